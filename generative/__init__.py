@@ -1,0 +1,1 @@
+"""Generative models behind one contract, as state encoders and world models. The families arrive one by one."""

@@ -1,0 +1,5 @@
+"""`python -m mpagents`."""
+
+from mpagents.cli import main
+
+main()

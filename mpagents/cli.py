@@ -1,0 +1,207 @@
+"""The command line. Exit codes: 0 all is well, 1 trials failed, 2 what you gave is wrong, 130 interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="A reinforcement-learning bench: agents × environments × seeds, in parallel, into TensorBoard and a report.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, e.g. runs/quickstart.yaml")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. agents.1.alpha=0.5")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that results go into")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes; 0: in this one, without Ray  [default: all cores]")]
+Address = Annotated[str | None, typer.Option(help="Join a Ray cluster, e.g. auto")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Discard earlier results")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, and nothing else")]
+RUNS = Path("runs")
+
+
+class Kind(StrEnum):
+    agents = "agents"
+    envs = "envs"
+
+
+@app.command()
+def run(
+    study: StudyFile, sets: Sets = None, out: Out = RUNS, workers: Workers = None, address: Address = None,
+    fresh: Fresh = False, dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the trials and stop")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Run a study, or continue it where it was interrupted."""
+    from mpagents.study import Study
+    from mpagents.study_file import apply_overrides, read_study_file
+
+    with _told(as_json, study):
+        values, lines = read_study_file(study)
+        with _told(as_json, study, lines):
+            spec = Study.from_values(apply_overrides(values, sets or ()))
+            _run(spec, out, workers, address, fresh, dry_run, as_json)
+
+
+@app.command()
+def train(
+    agent: Annotated[str, typer.Argument(help="An agent's name (see `mpagents list agents`), or module:Class")],
+    env: Annotated[str, typer.Argument(help="A Gymnasium id, module:Id-v0 or module:Class")],
+    steps: Annotated[int, typer.Option(min=1, help="Environment steps")] = 100_000,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds")] = 1,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of the agent, e.g. alpha=0.5")] = None,
+    out: Out = RUNS, workers: Workers = None, address: Address = None, fresh: Fresh = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Train one agent in one environment: a study of one line."""
+    from mpagents.study import Study, slug
+    from mpagents.study_file import apply_overrides
+
+    with _told(as_json):
+        entry = apply_overrides({"name": agent}, sets or ())
+        values = {"name": f"{slug(agent)}-{slug(env)}", "envs": [env], "agents": [entry], "steps": steps, "seeds": seeds}
+        values["evaluation"] = {"every": max(1, steps // 20)}
+        _run(Study.from_values(values), out, workers, address, fresh, False, as_json)
+
+
+@app.command()
+def evaluate(
+    trial: Annotated[Path, typer.Argument(metavar="TRIAL", help="A trial's folder: runs/<study>/<env>/<agent>/seed=<n>")],
+    episodes: Annotated[int, typer.Option(min=1)] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the evaluation's environments")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a trained agent on fresh episodes."""
+    with _told(as_json):
+        from mpagents.evaluation import evaluate as evaluation
+        from mpagents.seeding import derive
+        from mpagents.trial import load_trained
+
+        if not (trial / "trial.json").is_file():
+            raise ValueError(f"{trial} has no trial.json; expected a trial's folder, runs/<study>/<env>/<agent>/seed=<n>")
+        spec, agent, spaces = load_trained(trial)
+        figures = evaluation(agent, spec.env, spaces, episodes=episodes, seed=derive(seed, "evaluate"))
+        if as_json:
+            print(json.dumps({"trial": str(trial), "episodes": episodes, **figures}))
+        else:
+            told = ", ".join(f"{key.replace('_', ' ')} {value:.5g}" for key, value in figures.items())
+            print(f"{spec.agent.label} on {spec.env.label}, seed {spec.seed}, {episodes} episodes: {told}")
+
+
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder, or its name within --out")],
+    out: Out = RUNS, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write the summary and the report of a study's folder anew."""
+    with _told(as_json):
+        from mpagents.results.results import Results
+
+        folder = study if (study / "study.json").is_file() else out / study
+        results = Results(folder)
+        path = results.write()
+        _tell(results, path, as_json)
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument()] = Kind.agents, as_json: Json = False) -> None:
+    """List the agents with their settings, or the environments."""
+    from mpagents.listing import agents, environments
+
+    rows = agents() if kind is Kind.agents else environments()
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['name']:<28} {row['about']}")
+        for setting in row.get("settings", ()):
+            print(f"    {setting}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check that everything mpagents needs is there and works."""
+    from mpagents.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            print(f"{'ok ' if finding.ok else 'BAD'}  {finding.what:<22} {finding.found}")
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def _run(study: Any, out: Path, workers: int | None, address: str | None, fresh: bool, dry: bool, as_json: bool) -> None:
+    if dry:
+        expansion = study.trials()
+        rows = [{"path": t.path, "steps": t.steps, "config": t.agent.config} for t in expansion.trials]
+        if as_json:
+            skipped = [vars(pair) for pair in expansion.skipped]
+            print(json.dumps({"name": study.name, "trials": rows, "skipped": skipped}))
+            return
+        for pair in expansion.skipped:
+            print(f"left out: {pair.agent} on {pair.env}: {pair.reason}")
+        for row in rows:
+            print(f"{row['path']}  {row['steps']:,} steps  {json.dumps(row['config'])}")
+        print(f"{len(rows)} trials")
+        return
+    from mpagents.runner import run as run_study
+
+    results = run_study(study, out=out, workers=workers, address=address, fresh=fresh, show="quiet" if as_json else "auto")
+    _tell(results, results.folder / "report.html", as_json)
+
+
+def _tell(results: Any, report_path: Path, as_json: bool) -> None:
+    """The table, where to look, and what failed."""
+    failed = results.failed()
+    if as_json:
+        rows = json.loads(results.summary().to_json(orient="records"))
+        print(json.dumps({"folder": str(results.folder), "report": str(report_path), "failed": len(failed), "summary": rows}))
+    else:
+        from mpagents.table import print_table
+
+        print_table(results, report_path)
+    if len(failed):
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _told(as_json: bool, file: Path | None = None, lines: Any = None) -> Iterator[None]:
+    """User errors as one line each with a fix, and the exit code."""
+    from mpagents.configuration import InvalidInput
+
+    try:
+        yield
+    except InvalidInput as error:
+        from mpagents.study_file import line_of
+
+        for problem in error.problems:
+            line = line_of(problem.place, lines) if lines else None
+            where = f"{file}:{line}: " if line else f"{file}: " if file and lines is not None else ""
+            print(f"{where}{problem}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except (ValueError, RuntimeError) as error:
+        if type(error) not in (ValueError, RuntimeError) and type(error).__name__ != "FolderInUse":
+            raise
+        print(str(error), file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted: finished trials are kept, the same command continues", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """The entry point: what lies in the folder where the command runs comes first on the path."""
+    sys.path.insert(0, str(Path.cwd()))
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Environments from their specification: single and vector ones, what an agent may know of them, and their state.
+
+An id is Gymnasium's: `FrozenLake-v1`, `my_module:MyEnv-v0` (the module registers it) or `my_module:MyEnv` (a class).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from mpagents.agents.agent import Spaces
+from mpagents.configuration import STRICT, PositiveInt, UnitInterval
+from mpagents.tabular.mdp import FiniteMDP
+
+PLAIN_WRAPPERS = ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker")  # leave an MDP as it is, but for the limit
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """An environment of a study."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    id: str  # a Gymnasium id, "module:Id-v0", or "module:Class"
+    label: str | None = None  # the folder's name; default: from the id
+    kwargs: dict[str, Any] = field(default_factory=dict)  # for the environment's constructor
+    wrappers: tuple[str, ...] = ()  # "module:Class" or "module:function", innermost first, called with the environment
+    max_episode_steps: PositiveInt | None = None  # default: the limit that the environment is registered with
+    discount: UnitInterval = 0.99  # γ, for agents and for regret
+
+
+def imported(path: str, what: str) -> Any:
+    """The object "module:name". Raises ValueError with what is missing."""
+    module_name, _, name = path.partition(":")
+    if not name:
+        raise ValueError(f"{what} {path!r} should be written as 'module:name'")
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{what} {path!r}: no module {error.name!r} on the path of this folder") from error
+    except AttributeError as error:
+        raise ValueError(f"{what} {path!r}: module {module_name!r} has no {name!r}") from error
+
+
+def make(spec: EnvironmentSpec, render_mode: str | None = None) -> gym.Env:
+    """One environment with its wrappers. Raises ValueError for what the specification has wrong."""
+    try:
+        options = {"max_episode_steps": spec.max_episode_steps, "render_mode": render_mode}
+        env = gym.make(_registered(spec.id), **{k: v for k, v in options.items() if v is not None}, **spec.kwargs)
+    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+        raise ValueError(f"environment {spec.id!r}: {error}{_in_the_way(spec.id)}") from error
+    for wrapper in spec.wrappers:
+        env = imported(wrapper, "wrapper")(env)
+    return env
+
+
+def make_vector(spec: EnvironmentSpec, num_envs: int) -> VectorEnv:
+    """`num_envs` copies in one process, with NEXT_STEP autoreset."""
+    return SyncVectorEnv([partial(make, spec)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+def _registered(env_id: str) -> str | EnvSpec:
+    """What `gymnasium.make` takes: the id, or a specification made from a class that isn't registered."""
+    module_name, _, name = env_id.partition(":")
+    if not name:
+        return env_id
+    target = getattr(importlib.import_module(module_name), name, None)
+    return EnvSpec(id=name, entry_point=target) if callable(target) else env_id
+
+
+def _in_the_way(env_id: str) -> str:
+    """Where the user's own folder hides a package of ours: which one it is."""
+    name = env_id.partition(":")[0]
+    module = sys.modules.get(name)
+    if ":" not in env_id or name not in ("envs", "generative") or module is None:
+        return ""
+    folder = Path(module.__file__ or next(iter(module.__path__))).resolve()
+    folder = folder.parent if folder.suffix else folder
+    if folder == Path(__file__).resolve().parent.parent / name:
+        return ""
+    return f" (the package {name!r} found is your folder {folder}, which stands in the way of ours: rename it to use this id)"
+
+
+def spaces_of(env: gym.Env, discount: float = 0.99) -> Spaces:
+    """What an agent is built from; with the finite MDP where the environment is one and only a time limit wraps it."""
+    mdp, limit = None, None
+    if is_plain(env):
+        try:
+            mdp = FiniteMDP.from_gymnasium(env, discount)
+            limit = env.spec.max_episode_steps if env.spec else None
+        except ValueError:  # no transition table: a learner will step the environment
+            mdp = None
+    return Spaces(env.observation_space, env.action_space, discount, mdp, limit)
+
+
+def is_plain(env: gym.Env) -> bool:
+    """Whether states are numbered 0 … S−1 and no wrapper changes the process."""
+    discrete = all(isinstance(s, gym.spaces.Discrete) and s.start == 0 for s in (env.observation_space, env.action_space))
+    return discrete and all(type(layer).__name__ in PLAIN_WRAPPERS for layer in layers(env)[:-1])
+
+
+def layers(env: gym.Env) -> list[gym.Env]:
+    """The environment's wrappers from the outside in, and the environment itself last."""
+    found = [env]
+    while isinstance(found[-1], gym.Wrapper):
+        found.append(found[-1].env)
+    return found
+
+
+def grid_shape(env: gym.Env) -> tuple[int, int] | None:
+    """(rows, columns) where states are a grid's cells in reading order, else None."""
+    base = env.unwrapped
+    for shape in (getattr(base, "grid_shape", None), getattr(base, "shape", None), np.shape(getattr(base, "desc", ()))):
+        cells = isinstance(env.observation_space, gym.spaces.Discrete) and int(env.observation_space.n)
+        if shape is not None and len(shape) == 2 and shape[0] * shape[1] == cells:
+            return int(shape[0]), int(shape[1])
+    return None

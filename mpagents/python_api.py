@@ -1,0 +1,36 @@
+"""Agents without a study: build one for any vector environment, or load a trained one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+
+from mpagents.agents import agent_class
+from mpagents.agents.agent import Spaces
+from mpagents.configuration import validate
+
+
+def make_agent(name: str, env: VectorEnv, *, seed: int = 0, discount: float = 0.99, **config: Any) -> Any:
+    """An untrained agent for a vector environment; `config` are the agent's own keywords.
+
+    Raises ValueError for an unknown name, a wrong keyword, or spaces in which the agent can't learn.
+    """
+    from mpagents.environments import spaces_of
+
+    cls: Any = agent_class(name)
+    if isinstance(env, SyncVectorEnv):
+        spaces = spaces_of(env.envs[0], discount)
+    else:
+        spaces = Spaces(env.single_observation_space, env.single_action_space, discount)
+    configuration = validate(cls.Config, config)
+    cls.check(configuration, spaces)
+    return cls(configuration, spaces, seed=seed)
+
+
+def load_agent(trial: str | Path) -> Any:
+    """The trained agent of a trial's folder, e.g. `runs/quickstart/Taxi-v4/q_learning/seed=0`, ready to `predict`."""
+    from mpagents.trial import load_trained
+
+    return load_trained(Path(trial))[1]

@@ -1,0 +1,118 @@
+"""A study's folder: which trials are finished, who is writing in it, and what it was asked to hold.
+
+Our own atomic files say what is finished (`status.json` of each trial), not Ray's: an interrupted study continues from them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mpagents.configuration import InvalidInput, Problem, dotted
+from mpagents.results.files import read_json, write_json
+from mpagents.study import Expansion, Study, TrialSpec, versions
+
+MAX_DIFFERENCES = 10  # shown of a changed configuration
+
+
+class FolderInUse(RuntimeError):
+    """Another run is writing into the study's folder."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a study's folder for this process; the lock goes with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise FolderInUse(f"{folder} is in use by {file.read().strip() or 'another run'}; wait, or use --out DIR") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def discard(folder: Path) -> None:
+    """Delete what a study's folder holds, but for the lock. Raises ValueError where it isn't a study's."""
+    entries = [entry for entry in folder.iterdir() if entry.name != ".lock"] if folder.is_dir() else []
+    if entries and not (folder / "study.json").is_file():
+        raise ValueError(f"{folder} holds no study.json, so --fresh doesn't delete it; choose another name or --out DIR")
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def unfinished(folder: Path, trials: list[TrialSpec]) -> list[TrialSpec]:
+    """The trials still to be run. Raises InvalidInput where results of another configuration stand under a trial's path."""
+    todo, problems = [], []
+    for spec in trials:
+        status = read_json(folder / spec.path / "status.json") or {}
+        if status.get("hash") == spec.hash:
+            if status["status"] != "finished":
+                todo.append(spec)
+            continue
+        existing = read_json(folder / spec.path / "trial.json")
+        if existing is None or existing.get("hash") == spec.hash:
+            todo.append(spec)
+        elif len(problems) < MAX_DIFFERENCES:
+            problems.append(Problem((str(folder / spec.path),), differences(existing, spec.to_json())))
+    if problems:
+        fix = Problem((), "change the label or the study's name, or discard the old results with --fresh")
+        raise InvalidInput([*problems, fix])
+    return todo
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """'agent.config.alpha was 0.1, is now 0.5; …'"""
+    before, after = _flat(old), _flat(new)
+    ignored = ("hash", "versions", "study", "checkpoint")
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and key.split(".")[0] not in ignored]
+    shown = [f"{key} was {json.dumps(before.get(key))}, is now {json.dumps(after.get(key))}" for key in keys[:MAX_DIFFERENCES]]
+    return "has results of another configuration: " + "; ".join(shown)
+
+
+def _flat(values: dict[str, Any], place: tuple[str, ...] = ()) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, (*place, key)) if isinstance(value, dict) and value else {dotted((*place, key)): value}
+    return flat
+
+
+def version_changes(folder: Path) -> list[str]:
+    """Packages whose versions differ from those that the study's earlier results were made with."""
+    before = (read_json(folder / "study.json") or {}).get("versions", {})
+    return [f"{name} {before[name]} → {now}" for name, now in versions().items() if before.get(name, now) != now]
+
+
+def write_study(folder: Path, study: Study, expansion: Expansion) -> None:
+    """Record what the study asks for in `study.json`."""
+    skipped = [vars(pair) for pair in expansion.skipped]
+    paths = [spec.path for spec in expansion.trials]
+    content = {"name": study.name, "study": study.to_values(), "versions": versions(), "trials": paths, "skipped": skipped}
+    write_json(folder / "study.json", content)
+
+
+def read_status(folder: Path, path: str) -> dict[str, Any]:
+    """A trial's status; empty where it hasn't written one."""
+    return read_json(folder / path / "status.json") or {}
+
+
+def record_lost(folder: Path, spec: TrialSpec, message: str) -> dict[str, Any]:
+    """Record a trial whose process died as failed; returns the status."""
+    error = {"type": "WorkerDied", "message": message, "traceback": ""}
+    status = {"status": "failed", "hash": spec.hash, "error": error}
+    (folder / spec.path).mkdir(parents=True, exist_ok=True)
+    write_json(folder / spec.path / "status.json", status)
+    return status

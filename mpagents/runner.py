@@ -1,0 +1,222 @@
+"""Runs a study's trials in parallel on Ray: embedded by default, an existing cluster by its address.
+
+Trials are plain Ray tasks in warm worker processes; short ones are packed into one task, so that a trial costs well under a
+millisecond of scheduling. A task streams what happens back to the driver. Results are on the disk before they are told.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mpagents.configuration import InvalidInput
+from mpagents.results import ledger
+from mpagents.results.results import Results
+from mpagents.study import Study, TrialSpec
+
+PACK_SECONDS = 1.0  # work in one task
+TOLD_EVERY = 0.25  # seconds between a task's messages
+MAX_RETRIES = 2  # of a trial whose worker process died
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+
+# A message: {"trial": path, "steps": …, "reward": last mean return or None, "status": the whole status once it has ended}
+Message = dict[str, Any]
+Listener = Callable[[Message], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM; what was finished is kept, and the same command continues."""
+
+
+def run(
+    study: Study, *, out: str | Path = "runs", workers: int | None = None, address: str | None = None, fresh: bool = False,
+    show: str = "auto",
+) -> Results:  # fmt: skip
+    """Run or continue a study and write its summary and report into `out`/<name>.
+
+    `workers`: processes (default: all cores; 0: in this process, one trial after the other, without Ray); `address`: a Ray
+    cluster's, e.g. "auto"; `fresh`: discard earlier results; `show`: "auto", "plain" or "quiet". Raises InvalidInput for what
+    the study has wrong, before anything starts.
+    """
+    from mpagents.progress import Display
+
+    expansion = study.trials()
+    folder = Path(out).resolve() / study.name
+    with ledger.locked(folder):
+        if fresh:
+            ledger.discard(folder)
+        todo = ledger.unfinished(folder, expansion.trials)
+        changes = ledger.version_changes(folder)
+        ledger.write_study(folder, study, expansion)
+        with Display(show, expansion, todo, folder) as display:
+            if changes:
+                display.warn(f"other versions than those of the earlier results: {', '.join(changes)}")
+            if todo and workers == 0:
+                _run_here(todo, folder, display.update)
+            elif todo:
+                _run_on_ray(todo, folder, display.update, workers, address)
+            display.finishing()
+            results = Results(folder)
+            results.write()
+            return results
+
+
+def _run_here(todo: list[TrialSpec], folder: Path, listen: Listener) -> None:
+    with _interruptible():
+        for pack in todo:
+            for messages in work([pack.to_json()], str(folder), []):
+                for message in messages:
+                    listen(message)
+
+
+def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[list[Message]]:
+    """Run trials one after the other in this process; yields what has happened, a few times a second."""
+    sys.path[:0] = [entry for entry in path if entry not in sys.path]
+    from mpagents.trial import trial_steps
+
+    messages: list[Message] = []
+    told = time.monotonic()
+    for values in specs:
+        spec = TrialSpec.from_json(values)
+        steps = trial_steps(spec, Path(folder))
+        while True:
+            try:
+                step, figures = next(steps)
+                message = {"trial": spec.path, "steps": step, "reward": figures.get("mean_reward"), "status": None}
+            except StopIteration as end:
+                final = end.value.get("final", {})
+                message = {"trial": spec.path, "steps": spec.steps, "reward": final.get("mean_reward"), "status": end.value}
+            if messages and messages[-1]["trial"] == spec.path:
+                messages.pop()  # only a trial's last message matters
+            messages.append(message)
+            if time.monotonic() - told > TOLD_EVERY:
+                yield messages
+                messages, told = [], time.monotonic()
+            if message["status"]:
+                break
+    yield messages
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the study as Ctrl-C does (where signals can be handled: in the main thread)."""
+
+    def interrupt(signum: int, frame: Any) -> None:
+        raise Interrupted
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
+    """Ray, started for this study or joined; gives the number of trials to run at once."""
+    saved = {name: os.environ.get(name) for name in (*ONE_THREAD, *QUIET)}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1") | QUIET)  # inherited by the worker processes
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    started = False
+    try:
+        with _interruptible():
+            if not ray.is_initialized():
+                started = True
+                own: dict[str, Any] = {"num_cpus": workers or os.cpu_count(), "object_store_memory": 100_000_000}
+                own["_node_ip_address"] = "127.0.0.1"  # reachable from this machine alone
+                ray.init(
+                    address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                    configure_logging=False, **({} if address else own),
+                )  # fmt: skip
+            slots = int(ray.cluster_resources().get("CPU", 1))
+            yield min(slots, workers or slots)
+    finally:
+        if started:
+            ray.shutdown()
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _run_on_ray(todo: list[TrialSpec], folder: Path, listen: Listener, workers: int | None, address: str | None) -> None:
+    with ray_session(workers, address) as slots:
+        import ray
+
+        remote = ray.remote(num_cpus=1, num_returns="streaming", max_retries=0)(work)
+        waiting, running = deque(todo), {}
+        retries: Counter[str] = Counter()
+        seconds, finished = 0.0, 0
+        path = [str(Path.cwd()), *(entry for entry in sys.path if entry)]
+        while waiting or running:
+            while waiting and len(running) < slots + 1:  # one task waits for the first worker that gets free
+                size = _pack_size(len(waiting), slots, seconds / finished if finished else None)
+                pack = {spec.path: spec for spec in itertools.islice(waiting, size)}
+                for _ in pack:
+                    waiting.popleft()
+                running[remote.remote([spec.to_json() for spec in pack.values()], str(folder), path)] = pack
+            ready, _ = ray.wait(list(running), timeout=TOLD_EVERY)
+            for task in ready:
+                try:
+                    messages = ray.get(next(task))
+                except StopIteration:
+                    del running[task]
+                    continue
+                except ray.exceptions.RayError as error:
+                    waiting.extendleft(_lost(running.pop(task), retries, error, folder, listen))
+                    continue
+                for message in messages:
+                    if message["status"]:
+                        del running[task][message["trial"]]
+                        seconds, finished = seconds + message["status"].get("seconds", 0.0), finished + 1
+                    listen(message)
+
+
+def _pack_size(waiting: int, slots: int, seconds: float | None) -> int:
+    """Trials for one task: about a second of work, and never so many that a worker goes without."""
+    if seconds is None:
+        return 1
+    return max(1, min(int(PACK_SECONDS / max(seconds, 1e-3)), -(-waiting // (2 * slots))))
+
+
+def _lost(
+    pack: dict[str, TrialSpec], retries: Counter[str], error: Exception, folder: Path, listen: Listener
+) -> list[TrialSpec]:
+    """What to run again of a task whose worker died: all but the trials that were finished, or died too often."""
+    again, blamed = [], False
+    for spec in ledger.unfinished(folder, list(pack.values())):
+        # Only the first unfinished trial of a pack can have been running; the others just waited behind it.
+        if not blamed:
+            retries[spec.path] += 1
+            blamed = True
+        if retries[spec.path] <= MAX_RETRIES:
+            again.append(spec)
+            continue
+        status = ledger.record_lost(folder, spec, f"its worker process died {retries[spec.path]} times: {error}")
+        listen({"trial": spec.path, "steps": 0, "reward": None, "status": status})
+    told = {spec.path for spec in again}
+    for path in pack.keys() - told:
+        status = ledger.read_status(folder, path)
+        if status.get("status") == "finished":
+            listen({"trial": path, "steps": pack[path].steps, "reward": status["final"]["mean_reward"], "status": status})
+    return again
+
+
+__all__ = ["Interrupted", "InvalidInput", "run"]

@@ -1,0 +1,82 @@
+"""The state of a vector environment, taken between two steps and put back later, to the bit where that is possible.
+
+Exact (`snapshot` gives a state) for Gymnasium's toy-text and classic-control environments, for ours, and for any that has
+`snapshot() -> dict` and `restore(dict)`, under wrappers that keep no state beyond simple attributes. Elsewhere `snapshot`
+gives None, and a resumed run starts from new episodes (the grade `episode-boundary`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+
+from mpagents.environments import layers
+from mpagents.seeding import generator_state, restore_generator
+
+EXACT_MODULES = ("gymnasium.envs.toy_text.", "gymnasium.envs.classic_control.", "envs.")
+EXACT_WRAPPERS = {
+    "TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "FlattenObservation", "TransformObservation", "TransformReward",
+    "TransformAction", "ClipAction", "ClipReward", "RescaleAction", "RescaleObservation", "ReshapeObservation",
+    "DtypeObservation", "FilterObservation", "TimeAwareObservation",
+}  # fmt: skip
+VECTOR_STATE = ("_autoreset_envs", "_rewards", "_terminations", "_truncations", "_observations")
+
+
+def snapshot(env: VectorEnv) -> dict | None:
+    """The environment's state as a tree that a checkpoint takes, or None where it can't be told exactly."""
+    if not isinstance(env, SyncVectorEnv) or not all(_is_exact(layer) for single in env.envs for layer in layers(single)):
+        return None
+    return {
+        "vector": {name: _plain(getattr(env, name)) for name in VECTOR_STATE},
+        "envs": [[_layer_state(layer) for layer in layers(single)] for single in env.envs],
+    }
+
+
+def restore(env: VectorEnv, state: dict) -> None:
+    """Put an environment, made from the same specification, into a state taken by `snapshot`; it is then not reset again."""
+    assert isinstance(env, SyncVectorEnv)
+    for name, value in state["vector"].items():
+        setattr(env, name, value)
+    for single, states in zip(env.envs, state["envs"]):
+        for layer, layer_state in zip(layers(single), states):
+            _restore_layer(layer, layer_state)
+    env.restored = True  # type: ignore[attr-defined]
+
+
+def _is_exact(layer: gym.Env) -> bool:
+    if isinstance(layer, gym.Wrapper):
+        return type(layer).__name__ in EXACT_WRAPPERS and type(layer).__module__.startswith("gymnasium.")
+    own = hasattr(layer, "snapshot") and hasattr(layer, "restore")
+    return own or type(layer).__module__.startswith(EXACT_MODULES)
+
+
+def _layer_state(layer: gym.Env) -> dict:
+    if not isinstance(layer, gym.Wrapper) and hasattr(layer, "snapshot"):
+        return {"own": layer.snapshot(), "rng": generator_state(layer.np_random)}
+    attributes = {name: _plain(value) for name, value in vars(layer).items() if _is_plain(value)}
+    rng = None if isinstance(layer, gym.Wrapper) else generator_state(layer.np_random)
+    return {"attributes": attributes, "rng": rng}
+
+
+def _restore_layer(layer: gym.Env, state: dict) -> None:
+    if "own" in state:
+        layer.restore(state["own"])  # type: ignore[attr-defined]
+    for name, value in state.get("attributes", {}).items():
+        setattr(layer, name, value)
+    if state["rng"] is not None:
+        restore_generator(layer.np_random, state["rng"])
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return type(value) in (list, tuple) and all(_is_plain(item) for item in value)
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf"
+    return value is None or isinstance(value, bool | int | float | str | np.generic)
+
+
+def _plain(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,1 @@
+"""Finite Markov decision processes: the model, Bellman operators, planners and compiled simulation."""

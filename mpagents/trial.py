@@ -1,0 +1,220 @@
+"""One trial in one process, without Ray: seed → environment → agent → loop → results.
+
+The agent's `train` is a generator; logging, evaluation, checkpoints and progress live in the loop around it. A trial that was
+interrupted continues from its last checkpoint; what it then writes is what it would have written.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+import traceback
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpagents.agents import agent_class
+from mpagents.agents.agent import Spaces
+from mpagents.configuration import validate
+from mpagents.environments import EnvironmentSpec, grid_shape, make, make_vector, spaces_of
+from mpagents.evaluation import evaluate, policy_table
+from mpagents.results.checkpoint import load_checkpoint, load_latest, save_checkpoint
+from mpagents.results.files import write_json
+from mpagents.results.logger import Logger
+from mpagents.seeding import derive
+from mpagents.snapshot import restore, snapshot
+from mpagents.study import TrialSpec, versions
+
+LOGGED_POINTS = 200  # at most about so many lines of training metrics a trial
+PICTURE_TIMES = 4  # pictures of values and policies, spread over training
+
+Steps = Generator[tuple[int, dict[str, float]], None, dict[str, Any]]  # yields (steps so far, last figures)
+
+
+@dataclass
+class Progress:
+    """Where a trial stands; part of its checkpoints."""
+
+    step: int = 0
+    logged: int = 0
+    evaluated: int = 0
+    saved: int = 0
+    pictured: int = 0
+    best_step: int | None = None
+    best_reward: float | None = None
+    seconds: float = 0.0
+
+    def due(self, done: int, every: int, total: int) -> bool:
+        """Whether a mark (a multiple of `every`, or the end) lies in (done, step]."""
+        return self.step // every > done // every or (self.step >= total and done < self.step)
+
+
+def run_trial(spec: TrialSpec, root: Path) -> dict[str, Any]:
+    """Run or continue a trial in `root`/<path> to its end; returns its status, which is also written there."""
+    steps = trial_steps(spec, root)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def trial_steps(spec: TrialSpec, root: Path) -> Steps:
+    """The same as a generator of (steps so far, last evaluation's figures), which returns the status.
+
+    Whatever the agent or the environment raises is recorded with its traceback: the status is then `failed`.
+    """
+    folder = root / spec.path
+    folder.mkdir(parents=True, exist_ok=True)
+    status: dict[str, Any] = {"status": "running", "hash": spec.hash}
+    write_json(folder / "trial.json", spec.to_json() | {"versions": versions()})
+    try:
+        status |= (yield from _train(spec, folder)) | {"status": "finished", "error": None}
+    except Exception as error:  # noqa: BLE001 - recorded, and told at the end of the study
+        problem = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+        status |= {"status": "failed", "error": problem}
+    write_json(folder / "status.json", status)
+    return status
+
+
+@functools.lru_cache(maxsize=64)
+def _prepare(env_json: str) -> tuple[EnvironmentSpec, Spaces, tuple[int, int] | None]:
+    """The spaces (with the MDP) of an environment, made once for all trials of a process."""
+    spec = validate(EnvironmentSpec, json.loads(env_json))
+    env = make(spec)
+    spaces, shape = spaces_of(env, spec.discount), grid_shape(env)
+    env.close()
+    return spec, spaces, shape
+
+
+def prepare(spec: TrialSpec) -> tuple[EnvironmentSpec, Spaces, tuple[int, int] | None]:
+    """The trial's environment specification, its spaces, and (rows, columns) where its states form a grid."""
+    return _prepare(json.dumps(spec.to_json()["env"]))
+
+
+def build_agent(spec: TrialSpec, spaces: Spaces) -> Any:
+    """The trial's agent, untrained."""
+    cls: Any = agent_class(spec.agent.name)
+    return cls(validate(cls.Config, spec.agent.config), spaces, seed=spec.seed)
+
+
+def load_trained(folder: Path, env: EnvironmentSpec | None = None) -> tuple[TrialSpec, Any, Spaces]:
+    """(specification, trained agent, spaces) of a trial's folder. Raises ValueError where it has no checkpoint."""
+    spec = TrialSpec.from_json(json.loads((folder / "trial.json").read_bytes()))
+    spaces = _prepare(json.dumps(spec.to_json()["env"]))[1]
+    loaded = load_latest(folder / "checkpoint")
+    if loaded is None:
+        raise ValueError(f"{folder} has no checkpoint; run its study first")
+    agent = build_agent(spec, spaces)
+    agent.load_state_dict(loaded[1]["agent"])
+    return spec, agent, spaces
+
+
+class _Run:
+    """The objects of a running trial, and what the loop does with them."""
+
+    def __init__(self, spec: TrialSpec, folder: Path) -> None:
+        self.spec, self.folder = spec, folder
+        self.env_spec, self.spaces, self.shape = prepare(spec)
+        self.agent = build_agent(spec, self.spaces)
+        self.env = make_vector(self.env_spec, getattr(self.agent.config, "num_envs", 1))
+        self.progress = Progress()
+        self.figures: dict[str, float] = {}
+        offset = self._resume()
+        self.logger = Logger(folder, offset=offset, purge_step=self.progress.step)
+        if offset == 0:
+            self.logger.text("trial", f"```json\n{json.dumps(spec.to_json(), indent=1)}\n```")
+            self.logger.hparams({"agent": spec.agent.label, "env": spec.env.label, "seed": spec.seed, **spec.agent.config})
+
+    def _resume(self) -> int:
+        loaded = load_latest(self.folder / "checkpoint")
+        if loaded is None:
+            return 0
+        _, state = loaded
+        self.agent.load_state_dict(state["agent"])
+        if state["env"] is not None:
+            restore(self.env, state["env"])
+        self.progress = Progress(**state["progress"])
+        self.figures = state["figures"]
+        return state["offset"]
+
+    def save(self) -> None:
+        self.progress.saved = self.progress.step
+        state = {
+            "agent": self.agent.state_dict(),
+            "env": snapshot(self.env),
+            "progress": vars(self.progress),
+            "figures": self.figures,
+            "offset": self.logger.offset(),
+        }
+        keep, best = self.spec.checkpoint.keep, self.progress.best_step
+        save_checkpoint(self.folder / "checkpoint", self.progress.step, state, keep=keep, best=best)
+
+    def evaluate(self) -> dict[str, Any]:
+        progress, spec = self.progress, self.spec
+        progress.evaluated = progress.step
+        seed = derive(spec.seed, "evaluation", progress.step)
+        self.figures = evaluate(self.agent, self.env_spec, self.spaces, episodes=spec.evaluation.episodes, seed=seed)
+        if progress.best_reward is None or self.figures["mean_reward"] > progress.best_reward:
+            progress.best_step, progress.best_reward = progress.step, self.figures["mean_reward"]
+        return {f"eval/{key}": value for key, value in self.figures.items()}
+
+    def picture(self) -> dict[str, Any]:
+        """Values and greedy policy of a grid-shaped environment."""
+        if self.shape is None or self.spaces.mdp is None:
+            return {}
+        from mpagents.results.pictures import draw_grid
+        from mpagents.tabular.policy_evaluation import evaluate_policy
+
+        self.progress.pictured = self.progress.step
+        policy = policy_table(self.agent, self.spaces.mdp)
+        values = self.agent.state_values() if hasattr(self.agent, "state_values") else evaluate_policy(self.spaces.mdp, policy)
+        return {"eval/values_and_policy": draw_grid(values, policy, self.shape, self.spaces.mdp)}
+
+    def best(self) -> dict[str, Any]:
+        """The best checkpoint's figures on seeds of its own."""
+        step = self.progress.best_step
+        if step != self.progress.step:
+            self.agent.load_state_dict(load_checkpoint(self.folder / "checkpoint" / f"step={step}")["agent"])
+        seed = derive(self.spec.seed, "best")
+        episodes = self.spec.evaluation.episodes
+        return {"step": step, **evaluate(self.agent, self.env_spec, self.spaces, episodes=episodes, seed=seed)}
+
+    def close(self) -> None:
+        self.logger.close()
+        self.env.close()
+
+
+def _train(spec: TrialSpec, folder: Path) -> Steps:
+    run = _Run(spec, folder)
+    progress, total = run.progress, spec.steps
+    start, first_step = time.perf_counter() - progress.seconds, progress.step
+    try:
+        for step, metrics in run.agent.train(run.env, total):
+            progress.step = step
+            progress.seconds = time.perf_counter() - start
+            row = dict(metrics)
+            if spec.planner:
+                run.logger.scalars(step, row)
+                continue
+            if progress.due(progress.evaluated, spec.evaluation.every, total):
+                row |= run.evaluate()
+                if progress.due(progress.pictured, -(-total // PICTURE_TIMES), total):
+                    row |= run.picture()
+            if len(row) > len(metrics) or progress.due(progress.logged, -(-total // LOGGED_POINTS), total):
+                progress.logged = step
+                row["time/fps"] = (step - first_step) / max(1e-9, time.perf_counter() - start)
+                run.logger.scalars(step, row)
+            if progress.best_step == step or progress.due(progress.saved, spec.checkpoint.every, total):
+                run.save()
+            yield step, run.figures
+        if progress.evaluated != progress.step or not run.figures:
+            run.logger.scalars(progress.step, run.evaluate() | run.picture())
+            run.save()
+        final = {**run.figures, "episodes": spec.evaluation.episodes}
+        seconds = time.perf_counter() - start
+        return {"steps": progress.step, "seconds": round(seconds, 3), "final": final, "best": run.best()}
+    finally:
+        run.close()

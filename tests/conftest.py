@@ -1,0 +1,51 @@
+"""What tests share: the command line in a process of its own, and small studies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch):
+    """Run `mpagents …` in an empty folder; returns the completed process."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, **options) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "mpagents", *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path, **options
+        )
+
+    return call
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    """Write a study file; returns its path."""
+
+    def write(text: str, name: str = "study.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def ray_processes() -> list[str]:
+    """Command lines of Ray's processes on this machine."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if "raylet" in command or "gcs_server" in command or command.startswith("ray::"):
+                found.append(command[:120])
+    return found
