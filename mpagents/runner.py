@@ -6,6 +6,7 @@ millisecond of scheduling. A task streams what happens back to the driver. Resul
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -133,18 +134,17 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    started = False
+    started = not ray.is_initialized()
     try:
-        with _interruptible():
-            if not ray.is_initialized():
-                started = True
-                own: dict[str, Any] = {"num_cpus": workers or os.cpu_count(), "object_store_memory": 100_000_000}
-                own["_node_ip_address"] = "127.0.0.1"  # reachable from this machine alone
-                ray.init(
-                    address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-                    configure_logging=False, **({} if address else own),
-                )  # fmt: skip
-            slots = int(ray.cluster_resources().get("CPU", 1))
+        if started:
+            own: dict[str, Any] = {"num_cpus": workers or os.cpu_count(), "object_store_memory": 100_000_000}
+            own["_node_ip_address"] = "127.0.0.1"  # reachable from this machine alone
+            ray.init(
+                address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                configure_logging=False, **({} if address else own),
+            )  # fmt: skip
+        slots = int(ray.cluster_resources().get("CPU", 1))
+        with _interruptible():  # after ray.init, which handles SIGTERM itself
             yield min(slots, workers or slots)
     finally:
         if started:
@@ -157,7 +157,8 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
 
 
 def _run_on_ray(todo: list[TrialSpec], folder: Path, listen: Listener, workers: int | None, address: str | None) -> None:
-    with ray_session(workers, address) as slots:
+    # What Ray prints is for people: standard output belongs to results.
+    with contextlib.redirect_stdout(sys.stderr), ray_session(workers, address) as slots:
         import ray
 
         remote = ray.remote(num_cpus=1, num_returns="streaming", max_retries=0)(work)

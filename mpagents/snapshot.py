@@ -26,7 +26,9 @@ VECTOR_STATE = ("_autoreset_envs", "_rewards", "_terminations", "_truncations", 
 
 
 def snapshot(env: VectorEnv) -> dict | None:
-    """The environment's state as a tree that a checkpoint takes, or None where it can't be told exactly."""
+    """The environment's state as a tree that a checkpoint takes; None where it can't be told exactly, or was never reset."""
+    if isinstance(env, SyncVectorEnv) and any(observation is None for observation in env._env_obs):
+        return None
     if not isinstance(env, SyncVectorEnv) or not all(_is_exact(layer) for single in env.envs for layer in layers(single)):
         return None
     return {
@@ -62,12 +64,12 @@ def _layer_state(layer: gym.Env) -> dict:
 
 
 def _restore_layer(layer: gym.Env, state: dict) -> None:
+    if state["rng"] is not None:
+        restore_generator(layer.np_random, state["rng"])  # first: a generator that isn't there yet is made with a seed
     if "own" in state:
         layer.restore(state["own"])  # type: ignore[attr-defined]
     for name, value in state.get("attributes", {}).items():
         setattr(layer, name, value)
-    if state["rng"] is not None:
-        restore_generator(layer.np_random, state["rng"])
 
 
 def _is_plain(value: Any) -> bool:

@@ -12,7 +12,6 @@ from rich.table import Table
 
 from mpagents.results.results import Results
 
-
 TITLE = "Final policy, interquartile mean over seeds [95 % interval]"
 
 

@@ -123,7 +123,7 @@ class _Run:
         self.progress = Progress()
         self.figures: dict[str, float] = {}
         offset = self._resume()
-        self.logger = Logger(folder, offset=offset, purge_step=self.progress.step)
+        self.logger = Logger(folder, offset=offset, purge_step=self.progress.step + 1 if offset else 0)
         if offset == 0:
             self.logger.text("trial", f"```json\n{json.dumps(spec.to_json(), indent=1)}\n```")
             self.logger.hparams({"agent": spec.agent.label, "env": spec.env.label, "seed": spec.seed, **spec.agent.config})

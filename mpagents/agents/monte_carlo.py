@@ -123,7 +123,7 @@ class MonteCarlo:
         self.config, self.spaces = config, spaces
         self.control = Control(spaces, seed=seed, initial_value=config.initial_value, longest_episode=config.max_episode_length)
         self.stream, self.q, self.visits = self.control.stream, self.control.q, self.control.visits
-        longest = min(config.max_episode_length, self.stream.world.max_episode_steps)
+        longest = self.stream.world.max_episode_steps
         states, actions, counts = np.zeros(longest, np.int32), np.zeros(longest, np.int32), np.zeros(longest, np.bool_)
         self.record = Record(states, actions, np.zeros(longest), counts, np.full(self.q.shape, -1, np.int64))
         self.starts = np.zeros(0, np.int64)

@@ -25,7 +25,7 @@ from mpagents.tabular.bellman import policy_backups
 from mpagents.tabular.compiled import kernel
 from mpagents.tabular.exploration import epsilon_greedy_probabilities, sample_actions
 from mpagents.tabular.mdp import FiniteMDP, reach
-from mpagents.tabular.planning import SMALL_STATES, modified_policy_iteration, policy_iteration
+from mpagents.tabular.planning import policy_iteration
 from mpagents.tabular.policy_evaluation import evaluate_policy
 from mpagents.tabular.simulation import NOT_CHOSEN, Stream, begin, finish_step, take_step
 from mpagents.tabular.states import StateIndex, check_finite
@@ -88,9 +88,7 @@ def given_policy(policy: str | tuple[int, ...], spaces: Spaces) -> np.ndarray:
     if policy == "optimal":
         if spaces.mdp is None:
             raise ValueError("policy is 'optimal'; this environment has no transition table to find it (expected a tuple)")
-        mdp = spaces.mdp.with_discount(spaces.discount)
-        solve = policy_iteration if mdp.num_states <= SMALL_STATES else modified_policy_iteration
-        actions = solve(mdp).policy
+        actions = policy_iteration(spaces.mdp.with_discount(spaces.discount)).policy
     else:
         actions = np.asarray(policy, np.int64)
         if actions.shape != (num_states,):

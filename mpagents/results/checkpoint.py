@@ -105,6 +105,8 @@ def _without_arrays(value: Any, arrays: dict, tensors: dict, name: str) -> Any:
     if isinstance(value, list | tuple):
         items = [_without_arrays(item, arrays, tensors, f"{name}/{i}") for i, item in enumerate(value)]
         return {"tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, np.str_):
+        return str(value)
     if isinstance(value, np.ndarray | np.generic):
         arrays[name] = np.ascontiguousarray(value).reshape(np.shape(value))
         return {"array": name, "scalar": isinstance(value, np.generic)}

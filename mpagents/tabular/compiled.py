@@ -1,4 +1,4 @@
-"""`jit`, `kernel` and `parallel_jit`: numba with an on-disk cache that can't go stale.
+"""`jit` and `kernel`: numba with an on-disk cache that can't go stale.
 
 Numba's own cache looks only at the file of the function itself, so a kernel keeps running old code of a function that it
 calls from another file. Here the cache's folder is named by a hash over all sources that hold kernels: change any of
@@ -38,8 +38,8 @@ def _compile(function, **options):
 
 
 def jit(function):
-    """Compile for one thread; floating-point operations stay in source order, so results are the same everywhere."""
-    return _compile(function)
+    """Compile, to run without Python's lock; arithmetic keeps its order in the source, so results are the same everywhere."""
+    return _compile(function, nogil=True)
 
 
 def kernel(function):
@@ -48,8 +48,3 @@ def kernel(function):
     A function that does allocate is refused by the compiler.
     """
     return _compile(function, _nrt=False)
-
-
-def parallel_jit(function):
-    """Compile with `numba.prange` spread over threads; for loops whose iterations are independent."""
-    return _compile(function, parallel=True)

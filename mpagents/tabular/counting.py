@@ -78,21 +78,32 @@ def draw_counted(counts, s, a, rng):
 def counted_model(counts: Counts, *, discount: float, known_after: int, unknown_value: float | None) -> FiniteMDP:
     """The MDP of relative frequencies. Pairs seen fewer than `known_after` times end the episode and pay `unknown_value`, or
     (None) stay where they are and pay nothing. The first state is distributed as it was; uniformly before the first episode.
+
+    Built without `FiniteMDP.from_transitions`, which would take a state for terminal if no known pair leads there: terminal are
+    states that ended an episode and in which nothing was ever done.
     """
     num_states, num_actions, num_successors = counts.code.shape
     known = counts.visits >= known_after
-    used = (np.arange(num_successors) < counts.width[:, :, None]) & known[:, :, None]
+    used = np.arange(num_successors) < counts.width[:, :, None]
+    ended = np.zeros(num_states, np.bool_)
+    ended[counts.code[used & (counts.code >= num_states)] - num_states] = True
+    terminal = ended & ~counts.visits.any(axis=1)
+    used &= known[:, :, None]
     used[:, :, 0] |= ~known  # one entry stands for what is believed
     s, a, k = np.nonzero(used)
-    believed, code = ~known[s, a], counts.code[s, a, k]
-    terminated = np.where(believed, unknown_value is not None, code >= num_states)
-    next_state = np.where(believed, s, code % num_states)
+    believed, code, over = ~known[s, a], counts.code[s, a, k], terminal[s]
     count = np.where(believed, 1, counts.seen[s, a, k])
-    visits = np.where(believed, 1, counts.visits[s, a])
     reward = np.where(believed, unknown_value or 0.0, counts.paid[s, a, k] / count)
-    row_start = np.concatenate([[0], np.cumsum(used.sum(axis=2).ravel())])
     starts = counts.starts if counts.starts.any() else np.ones(num_states)
-    return FiniteMDP.from_transitions(
-        num_states, num_actions, row_start, next_state, count / visits, reward, terminated,
-        initial=starts / starts.sum(), discount=discount, merge=False,
-    )  # fmt: skip
+    return FiniteMDP(
+        num_states,
+        num_actions,
+        row_start=np.concatenate([[0], np.cumsum(used.sum(axis=2).ravel())]),
+        next_state=np.where(believed, s, code % num_states).astype(np.int32),
+        probability=count / np.where(believed, 1, counts.visits[s, a]),
+        reward=np.where(over, 0.0, reward),
+        terminated=np.where(believed, unknown_value is not None, code >= num_states) | over,
+        initial=starts / starts.sum(),
+        terminal=terminal,
+        discount=float(discount),
+    )

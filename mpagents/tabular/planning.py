@@ -30,17 +30,15 @@ from mpagents.tabular.bellman import (
     greedy_actions,
     optimal_backup,
     optimal_backups,
-    policy_backup,
     policy_backups,
     without_beaten,
 )
 from mpagents.tabular.endings import ending_greedy, ending_policy, refuse_endless, to_the_end
 from mpagents.tabular.mdp import FiniteMDP
-from mpagents.tabular.policy_evaluation import ROUNDING, chain_values, evaluate_policy, sweep_limit
+from mpagents.tabular.policy_evaluation import EXACT_STATES, ROUNDING, chain_values, evaluate_policy, sweep_limit
 from mpagents.tabular.threads import Backups, over_states
 
 SETTLED = 0.03
-SMALL_STATES = 2_000  # up to here exact policy iteration finds the optimum fastest
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def modified_policy_iteration_sweeps(
     """
     discount, backups = mdp.discount, optimal_backups(mdp)
     v = _first_values(mdp, backups)
-    out, policy = np.zeros_like(v), np.empty(mdp.num_states, np.int64)
+    out, policy, unused = np.zeros_like(v), np.empty(mdp.num_states, np.int64), np.empty(mdp.num_states, np.int64)
     ends = bool(mdp.terminated.any())
     limit, number, improvements = sweep_limit(discount, max_sweeps), 0, 0
     while number < limit:
@@ -153,9 +151,9 @@ def modified_policy_iteration_sweeps(
             yield Sweep(number, v[:-1], policy, residual, _bound(discount, residual / 2))
             return
         yield Sweep(number, v[:-1], policy, residual, _bound(discount, max(high, -low)))
-        spread = high - low
+        chain, spread = policy_backups(mdp, policy), high - low
         for _ in range(evaluation_sweeps):
-            low, high = over_states(policy_backup, backups, discount, v, out, policy)
+            low, high = over_states(optimal_backup, chain, discount, v, out, unused)
             v, out, number = out, v, number + 1
             low, high = (min(low, 0.0), max(high, 0.0)) if ends else (low, high)
             if high - low < SETTLED * spread or (high - low) * discount < 0.5 * epsilon * _slack(discount):
@@ -184,9 +182,9 @@ _OPTIMAL: WeakKeyDictionary[FiniteMDP, np.ndarray] = WeakKeyDictionary()
 
 
 def optimal_values(mdp: FiniteMDP) -> np.ndarray:
-    """v* [S], read-only, kept as long as `mdp` lives: exact up to 2,000 states or at γ = 1, else within 1e-9 (or rounding)."""
+    """v* [S], read-only, kept as long as `mdp` lives: exact up to 1,000 states or at γ = 1, else within 1e-9 (or rounding)."""
     if mdp not in _OPTIMAL:
-        exact = mdp.num_states <= SMALL_STATES or mdp.discount == 1.0
+        exact = mdp.num_states <= EXACT_STATES or mdp.discount == 1.0
         values = (policy_iteration(mdp) if exact else modified_policy_iteration(mdp, epsilon=2e-9)).values
         values.setflags(write=False)
         _OPTIMAL[mdp] = values

@@ -41,7 +41,6 @@ WALK = np.dtype(
     ]
 )
 
-
 TRANSITION = np.dtype(
     [("cumulative", np.float64), ("reward", np.float64), ("next_state", np.int32), ("terminated", np.bool_)], align=True
 )
@@ -161,10 +160,7 @@ class Stream:
         return int(self._walk["num_steps"][0])
 
     def advance(self, env, learn: Callable, tables: tuple, num_steps: int) -> None:
-        """Take `num_steps` environment steps with `learn(world, walk, episodes, rng, *tables, num_steps)`.
-
-        Fewer where `learn` returns True: it asks for something before the next step is taken.
-        """
+        """Take `num_steps` environment steps with `learn(…, *tables, num_steps)`; fewer where that is True (needs room)."""
         if self.world.simulated:
             learn(self.world, self.walk, self.episodes, self.rng, *tables, num_steps)
             return
@@ -196,20 +192,17 @@ class Stream:
         action = np.array([walk.action + self.first_action])
         observation, reward, terminated, truncated, infos = env.step(action)
         ended = bool(terminated[0] or truncated[0])
+        too_long = not ended and walk.elapsed + 1 >= self.world.max_episode_steps
+        walk.reward, walk.terminated, walk.truncated = reward[0], terminated[0], truncated[0] or too_long
+        last = observation
         if ended and self._autoreset == "SameStep":
-            walk.first_state = self.index(observation)[0]
-            final = infos["final_obs"][0]
-            walk.next_state = self.index(_batch_of_one(final))[0]
-        else:
-            walk.next_state = self.index(observation)[0]
-        walk.reward, walk.terminated, walk.truncated = reward[0], terminated[0], truncated[0]
-        if not ended and walk.elapsed + 1 >= self.world.max_episode_steps:
-            walk.truncated = True
-            observation, _ = env.reset()
-            walk.first_state = self.index(observation)[0]
+            last = _batch_of_one(infos["final_obs"][0])
+        walk.next_state = self.index(last)[0]
         if ended and self._autoreset == "NextStep":
             observation, *_ = env.step(action)  # the action is ignored: this call resets
-            walk.first_state = self.index(observation)[0]
+        elif too_long:
+            observation, _ = env.reset()
+        walk.first_state = self.index(observation)[0]  # read where an episode begins
 
     def metrics(self) -> dict[str, float]:
         """Mean undiscounted return and length over the last episodes; empty before the first episode has ended."""

@@ -19,8 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import config as numba_config
 
-from mpagents.tabular.compiled import jit
-
 TRANSITIONS_PER_THREAD = 250_000
 
 
@@ -35,13 +33,6 @@ class Backups(NamedTuple):
     successor: np.ndarray  # uint32 [N], S where the episode ends
     probability: np.ndarray  # float64 [N]
     reward: np.ndarray  # float64 [R], expected
-
-
-def threaded(function):
-    """`jit`, releasing Python's lock: a kernel over the states `first … last − 1`."""
-    kernel = jit(function)
-    kernel.targetoptions["nogil"] = True
-    return kernel
 
 
 @functools.cache
