@@ -75,6 +75,7 @@ def evaluate(
     trial: Annotated[Path, typer.Argument(metavar="TRIAL", help="A trial's folder: runs/<study>/<env>/<agent>/seed=<n>")],
     episodes: Annotated[int, typer.Option(min=1)] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of the evaluation's environments")] = 0,
+    env: Annotated[str | None, typer.Option(help="Another environment's id, or module:Id of a module of your own")] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a trained agent on fresh episodes."""
@@ -83,9 +84,7 @@ def evaluate(
         from mpagents.seeding import derive
         from mpagents.trial import load_trained
 
-        if not (trial / "trial.json").is_file():
-            raise ValueError(f"{trial} has no trial.json; expected a trial's folder, runs/<study>/<env>/<agent>/seed=<n>")
-        spec, agent, spaces = load_trained(trial)
+        spec, agent, spaces = load_trained(trial, env)
         figures = evaluation(agent, spec.env, spaces, episodes=episodes, seed=derive(seed, "evaluate"))
         if as_json:
             print(json.dumps({"trial": str(trial), "episodes": episodes, **figures}))

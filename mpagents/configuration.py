@@ -68,19 +68,20 @@ def validate(config_class: type[C], values: Mapping[str, Any], place: tuple[str 
     except (TypeError, ValueError) as error:
         raise InvalidInput([Problem(place, f"not plain data: {error}")]) from error
     try:
-        return _adapter(config_class).validate_json(text, strict=True)
+        build: Any = _adapter
+        return build(config_class).validate_json(text, strict=True)
     except pydantic.ValidationError as error:
         problems = [_explain(item, config_class, values, place) for item in error.errors(include_url=False)]
         raise InvalidInput(_tidy(problems)) from None
 
 
 @functools.cache
-def _adapter(config_class):
+def _adapter(config_class: Any) -> Any:
     import pydantic
 
     if "__pydantic_config__" in config_class.__dict__:
         return pydantic.TypeAdapter(config_class)
-    return pydantic.TypeAdapter(pydantic.with_config(pydantic.ConfigDict(**STRICT))(config_class))
+    return pydantic.TypeAdapter(pydantic.with_config(pydantic.ConfigDict(extra="forbid", allow_inf_nan=False))(config_class))
 
 
 def _explain(item: Mapping[str, Any], config_class: type, values: Any, place: tuple[str | int, ...]) -> Problem:

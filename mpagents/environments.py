@@ -54,7 +54,7 @@ def imported(path: str, what: str) -> Any:
 def make(spec: EnvironmentSpec, render_mode: str | None = None) -> gym.Env:
     """One environment with its wrappers. Raises ValueError for what the specification has wrong."""
     try:
-        options = {"max_episode_steps": spec.max_episode_steps, "render_mode": render_mode}
+        options: dict[str, Any] = {"max_episode_steps": spec.max_episode_steps, "render_mode": render_mode}
         env = gym.make(_registered(spec.id), **{k: v for k, v in options.items() if v is not None}, **spec.kwargs)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         raise ValueError(f"environment {spec.id!r}: {error}{_in_the_way(spec.id)}") from error

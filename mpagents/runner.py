@@ -159,35 +159,39 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
 def _run_on_ray(todo: list[TrialSpec], folder: Path, listen: Listener, workers: int | None, address: str | None) -> None:
     # What Ray prints is for people: standard output belongs to results.
     with contextlib.redirect_stdout(sys.stderr), ray_session(workers, address) as slots:
-        import ray
+        run_on_ray(todo, folder, listen, slots)
 
-        remote = ray.remote(num_cpus=1, num_returns="streaming", max_retries=0)(work)
-        waiting, running = deque(todo), {}
-        retries: Counter[str] = Counter()
-        seconds, finished = 0.0, 0
-        path = [str(Path.cwd()), *(entry for entry in sys.path if entry)]
-        while waiting or running:
-            while waiting and len(running) < slots + 1:  # one task waits for the first worker that gets free
-                size = _pack_size(len(waiting), slots, seconds / finished if finished else None)
-                pack = {spec.path: spec for spec in itertools.islice(waiting, size)}
-                for _ in pack:
-                    waiting.popleft()
-                running[remote.remote([spec.to_json() for spec in pack.values()], str(folder), path)] = pack
-            ready, _ = ray.wait(list(running), timeout=TOLD_EVERY)
-            for task in ready:
-                try:
-                    messages = ray.get(next(task))
-                except StopIteration:
-                    del running[task]
-                    continue
-                except ray.exceptions.RayError as error:
-                    waiting.extendleft(_lost(running.pop(task), retries, error, folder, listen))
-                    continue
-                for message in messages:
-                    if message["status"]:
-                        del running[task][message["trial"]]
-                        seconds, finished = seconds + message["status"].get("seconds", 0.0), finished + 1
-                    listen(message)
+
+def run_on_ray(todo: list[TrialSpec], folder: Path, listen: Listener, slots: int) -> None:
+    """Run trials as tasks of the Ray that is up, at most `slots` at once."""
+    import ray
+
+    remote = ray.remote(num_cpus=1, num_returns="streaming", max_retries=0)(work)
+    waiting = deque(todo)
+    running: dict[Any, dict[str, TrialSpec]] = {}  # by task: its trials that haven't ended
+    retries: Counter[str] = Counter()
+    seconds, finished = 0.0, 0
+    path = [str(Path.cwd()), *(entry for entry in sys.path if entry)]
+    while waiting or running:
+        while waiting and len(running) < slots + 1:  # one task waits for the first worker that gets free
+            size = _pack_size(len(waiting), slots, seconds / finished if finished else None)
+            pack = {spec.path: waiting.popleft() for spec in list(itertools.islice(waiting, size))}
+            running[remote.remote([spec.to_json() for spec in pack.values()], str(folder), path)] = pack
+        ready, _ = ray.wait(list(running), timeout=TOLD_EVERY)
+        for task in ready:
+            try:
+                messages = ray.get(next(task))
+            except StopIteration:
+                del running[task]
+                continue
+            except ray.exceptions.RayError as error:
+                waiting.extendleft(_lost(running.pop(task), retries, error, folder, listen))
+                continue
+            for message in messages:
+                if message["status"]:
+                    del running[task][message["trial"]]
+                    seconds, finished = seconds + message["status"].get("seconds", 0.0), finished + 1
+                listen(message)
 
 
 def _pack_size(waiting: int, slots: int, seconds: float | None) -> int:

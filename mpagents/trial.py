@@ -7,11 +7,13 @@ interrupted continues from its last checkpoint; what it then writes is what it w
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
+import sys
 import time
 import traceback
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from mpagents.configuration import validate
 from mpagents.environments import EnvironmentSpec, grid_shape, make, make_vector, spaces_of
 from mpagents.evaluation import evaluate, policy_table
 from mpagents.results.checkpoint import load_checkpoint, load_latest, save_checkpoint
-from mpagents.results.files import write_json
+from mpagents.results.files import read_json, write_json
 from mpagents.results.logger import Logger
 from mpagents.seeding import derive
 from mpagents.snapshot import restore, snapshot
@@ -100,16 +102,37 @@ def build_agent(spec: TrialSpec, spaces: Spaces) -> Any:
     return cls(validate(cls.Config, spec.agent.config), spaces, seed=spec.seed)
 
 
-def load_trained(folder: Path, env: EnvironmentSpec | None = None) -> tuple[TrialSpec, Any, Spaces]:
-    """(specification, trained agent, spaces) of a trial's folder. Raises ValueError where it has no checkpoint."""
-    spec = TrialSpec.from_json(json.loads((folder / "trial.json").read_bytes()))
-    spaces = _prepare(json.dumps(spec.to_json()["env"]))[1]
+def load_trained(folder: Path, env_id: str | None = None) -> tuple[TrialSpec, Any, Spaces]:
+    """(specification, trained agent, spaces) of a trial's folder; `env_id` takes the place of the environment it names.
+
+    What a results folder names is imported only from installed packages and from `envs`. Raises ValueError for anything else,
+    and where the folder holds no trial or no checkpoint.
+    """
+    if not (folder / "trial.json").is_file():
+        raise ValueError(f"{folder} has no trial.json; expected a trial's folder, runs/<study>/<env>/<agent>/seed=<n>")
+    spec = TrialSpec.from_json(read_json(folder / "trial.json"))
+    if env_id is not None:
+        spec = replace(spec, env=replace(spec.env, id=env_id))
+    for path in (spec.agent.name, *spec.env.wrappers, *(() if env_id else (spec.env.id,))):
+        _check_installed(path)
+    spaces = prepare(spec)[1]
     loaded = load_latest(folder / "checkpoint")
     if loaded is None:
-        raise ValueError(f"{folder} has no checkpoint; run its study first")
+        raise ValueError(f"{folder} has no sound checkpoint; run its study first")
     agent = build_agent(spec, spaces)
     agent.load_state_dict(loaded[1]["agent"])
     return spec, agent, spaces
+
+
+def _check_installed(path: str) -> None:
+    """Refuse to import a module that only a results folder names: it might have been sent to you."""
+    module, colon, _ = path.partition(":")
+    top = module.partition(".")[0]
+    if colon and top != "envs" and top not in importlib.metadata.packages_distributions() and module not in sys.modules:
+        raise ValueError(
+            f"{path!r} is named by a results folder and belongs to no installed package, so it isn't imported; if you trust it, "
+            f"import {module!r} first (Python), or name the environment with --env {path} (command line)"
+        )
 
 
 class _Run:

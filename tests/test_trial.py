@@ -172,3 +172,17 @@ def _broken(steps):
 
 Broken = _env(_broken)
 Nan = _env(lambda steps: float("nan"))
+
+
+def test_load_trained_imports_nothing_that_only_a_results_folder_names(tmp_path, monkeypatch):
+    spec = trial("q_learning", "envs:Chain-v0")
+    run_trial(spec, tmp_path)
+    folder = tmp_path / spec.path
+    load_trained(folder)
+    (tmp_path / "hostile_module.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = (folder / "trial.json").read_text()
+    for old, new in (('"name": "q_learning"', '"name": "hostile_module:Agent"'), ("envs:Chain-v0", "hostile_module:Env-v0")):
+        (folder / "trial.json").write_text(content.replace(old, new))
+        with pytest.raises(ValueError, match="isn't imported"):
+            load_trained(folder)

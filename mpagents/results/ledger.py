@@ -56,7 +56,8 @@ def discard(folder: Path) -> None:
 
 def unfinished(folder: Path, trials: list[TrialSpec]) -> list[TrialSpec]:
     """The trials still to be run. Raises InvalidInput where results of another configuration stand under a trial's path."""
-    todo, problems = [], []
+    todo: list[TrialSpec] = []
+    problems: list[Problem] = []
     for spec in trials:
         status = read_json(folder / spec.path / "status.json") or {}
         if status.get("hash") == spec.hash:

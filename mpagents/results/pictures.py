@@ -53,7 +53,8 @@ def draw_grid(values: np.ndarray, policy: np.ndarray, shape: tuple[int, int], md
         draw.text((x + CELL / 2, y + CELL - 11), f"{values[s]:.3g}", fill=ink, font=font, anchor="mm")
         for action in np.flatnonzero(policy[s] > 1e-9):
             if directions[action].any():
-                _arrow(draw, x + CELL / 2, y + CELL / 2 - 7, *directions[action], ink)
+                dx, dy = directions[action].tolist()
+                _arrow(draw, x + CELL / 2, y + CELL / 2 - 7, dx, dy, ink)
     return np.asarray(image)
 
 

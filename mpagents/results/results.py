@@ -54,7 +54,7 @@ class Results:
         chosen = finished if env is None else finished[finished["env"] == env]
         if chosen.empty:
             raise ValueError(f"no trial has finished{f' on {env!r}; the environments are {labels}' if env else ''}")
-        return self.folder / str(chosen.loc[chosen["mean_reward"].idxmax(), "path"])
+        return self.folder / str(chosen["path"].iloc[int(chosen["mean_reward"].argmax())])
 
     def failed(self) -> pd.DataFrame:
         """The trials that raised, or whose process died."""

@@ -1,0 +1,22 @@
+"""Every study file in runs/ is valid and runs, at tiny sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from mpagents.study import Evaluation, Study
+from mpagents.trial import run_trial
+from tests.conftest import ROOT
+
+FILES = sorted((ROOT / "runs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_study_file_runs(path, tmp_path):
+    study = dataclasses.replace(Study.from_file(path), seeds=1)
+    for spec in study.trials().trials:
+        tiny = dataclasses.replace(spec, steps=600, evaluation=Evaluation(every=300, episodes=2))
+        status = run_trial(tiny, tmp_path)
+        assert status["status"] == "finished", (spec.path, status["error"])
