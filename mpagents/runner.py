@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import signal
 import sys
@@ -86,17 +87,12 @@ def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[
     from mpagents.trial import trial_steps
 
     messages: list[Message] = []
-    told = time.monotonic()
+    told = -math.inf  # that the first trial runs is told at once
     for values in specs:
         spec = TrialSpec.from_json(values)
         steps = trial_steps(spec, Path(folder))
+        message: Message = {"trial": spec.path, "steps": 0, "reward": None, "status": None}
         while True:
-            try:
-                step, figures = next(steps)
-                message = {"trial": spec.path, "steps": step, "reward": figures.get("mean_reward"), "status": None}
-            except StopIteration as end:
-                final = end.value.get("final", {})
-                message = {"trial": spec.path, "steps": spec.steps, "reward": final.get("mean_reward"), "status": end.value}
             if messages and messages[-1]["trial"] == spec.path:
                 messages.pop()  # only a trial's last message matters
             messages.append(message)
@@ -105,6 +101,12 @@ def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[
                 messages, told = [], time.monotonic()
             if message["status"]:
                 break
+            try:
+                step, figures = next(steps)
+                message = {"trial": spec.path, "steps": step, "reward": figures.get("mean_reward"), "status": None}
+            except StopIteration as end:
+                final = end.value.get("final", {})
+                message = {"trial": spec.path, "steps": spec.steps, "reward": final.get("mean_reward"), "status": end.value}
     yield messages
 
 

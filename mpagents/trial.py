@@ -23,7 +23,7 @@ from mpagents.configuration import validate
 from mpagents.environments import EnvironmentSpec, grid_shape, make, make_vector, spaces_of
 from mpagents.evaluation import evaluate, policy_table
 from mpagents.results.checkpoint import load_checkpoint, load_latest, save_checkpoint
-from mpagents.results.files import read_json, write_json
+from mpagents.results.files import write_json
 from mpagents.results.logger import Logger
 from mpagents.seeding import derive
 from mpagents.snapshot import restore, snapshot
@@ -110,7 +110,7 @@ def load_trained(folder: Path, env_id: str | None = None) -> tuple[TrialSpec, An
     """
     if not (folder / "trial.json").is_file():
         raise ValueError(f"{folder} has no trial.json; expected a trial's folder, runs/<study>/<env>/<agent>/seed=<n>")
-    spec = TrialSpec.from_json(read_json(folder / "trial.json"))
+    spec = TrialSpec.from_json(json.loads((folder / "trial.json").read_bytes()))
     if env_id is not None:
         spec = replace(spec, env=replace(spec.env, id=env_id))
     for path in (spec.agent.name, *spec.env.wrappers, *(() if env_id else (spec.env.id,))):
@@ -130,8 +130,8 @@ def _check_installed(path: str) -> None:
     top = module.partition(".")[0]
     if colon and top != "envs" and top not in importlib.metadata.packages_distributions() and module not in sys.modules:
         raise ValueError(
-            f"{path!r} is named by a results folder and belongs to no installed package, so it isn't imported; if you trust it, "
-            f"import {module!r} first (Python), or name the environment with --env {path} (command line)"
+            f"{path!r} is named by a results folder and belongs to no installed package, so it isn't imported; if you trust it "
+            f"import {module!r} first (in Python), or name the environment with --env {path} (command line)"
         )
 
 

@@ -38,7 +38,8 @@ from mpagents.tabular.mdp import FiniteMDP
 from mpagents.tabular.policy_evaluation import EXACT_STATES, ROUNDING, chain_values, evaluate_policy, sweep_limit
 from mpagents.tabular.threads import Backups, over_states
 
-SETTLED = 0.03
+SETTLED = 0.03  # of an improvement's span
+RESOLUTION = 1e-12  # of the largest optimal value: differences that rounding makes
 
 
 @dataclass(frozen=True)
@@ -192,10 +193,11 @@ def optimal_values(mdp: FiniteMDP) -> np.ndarray:
 
 
 def regret(mdp: FiniteMDP, policy) -> float:
-    """Σ_s initial(s) (v*(s) − v^π(s)). Raises ImproperPolicyError where γ = 1 and the policy may never end."""
+    """Σ_s initial(s) (v*(s) − v^π(s)), 0 where float64 can't tell. Raises ImproperPolicyError: γ = 1, and it may never end."""
     starts = mdp.initial > 0
-    lost = optimal_values(mdp)[starts] - evaluate_policy(mdp, policy)[starts]
-    return float(mdp.initial[starts] @ lost)
+    best = optimal_values(mdp)[starts]
+    lost = float(mdp.initial[starts] @ (best - evaluate_policy(mdp, policy)[starts]))
+    return 0.0 if abs(lost) < RESOLUTION * (1.0 + float(np.abs(best).max())) else lost
 
 
 def _solution(mdp: FiniteMDP, sweeps: Iterator[Sweep]) -> Solution:
