@@ -1,0 +1,143 @@
+"""Stepping vector environments: true transitions in both autoreset modes, and statistics of finished episodes.
+
+NEXT_STEP: the call after an episode's end only resets; its row is marked invalid and belongs in no buffer, loss or statistic.
+SAME_STEP: the observation returned at an end is already the next episode's; the true last one is in `infos["final_obs"]`.
+Returns are raw, as the environment pays them. Observations are copied: environments may reuse their buffers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mpagents.deep.observations import ObservationCodec
+from mpagents.tabular.simulation import WINDOW, autoreset_mode
+
+Stored = dict[str, np.ndarray]
+
+
+class Transition(NamedTuple):
+    """One step of n environments; rows that aren't `valid` are resets."""
+
+    reward: np.ndarray  # float32 [n]
+    terminated: np.ndarray  # bool [n]
+    truncated: np.ndarray  # bool [n], never together with terminated
+    next_obs: Stored  # the true successor of what was observed, before any reset
+    valid: np.ndarray  # bool [n]
+
+
+class Collector:
+    """Steps a vector environment for an agent; holds the current observation, and the masks where `info["action_mask"]` is."""
+
+    def __init__(self, codec: ObservationCodec, seed: int) -> None:
+        self.codec, self.seed = codec, seed
+        self.num_steps = 0  # environment steps taken, resets not counted
+        self.obs: Stored = {}  # what the agent sees now, by leaf [n, …]
+        self.first = np.zeros(0, np.bool_)  # [n]: an episode begins with `obs`
+        self.action_mask: np.ndarray | None = None  # bool [n, A]
+        self._resetting = np.zeros(0, np.bool_)
+        self._return, self._length = np.zeros(0), np.zeros(0, np.int64)
+        self.returns: deque[float] = deque(maxlen=WINDOW)
+        self.lengths: deque[int] = deque(maxlen=WINDOW)
+        self.num_episodes = 0
+        self._env: Any = None
+
+    def attach(self, env: Any) -> None:
+        """Reset an environment that we haven't been stepping, unless it was restored to where we are."""
+        if env is self._env:
+            return
+        self._same_step = autoreset_mode(env) == "SameStep"
+        self._env = env
+        if getattr(env, "restored", False) and self.obs:
+            return
+        observation, infos = env.reset(seed=None if self.num_steps else self.seed)
+        n = env.num_envs
+        self.obs, self.first = self.codec.store(observation), np.ones(n, np.bool_)
+        self._resetting = np.zeros(n, np.bool_)
+        self._return, self._length = np.zeros(n), np.zeros(n, np.int64)
+        self._take_mask(infos)
+
+    def step(self, action: np.ndarray) -> Transition:
+        """Execute `action` [n, …]; afterwards `obs` and `first` tell where the environments stand."""
+        observation, reward, terminated, truncated, infos = self._env.step(action)
+        valid = ~self._resetting
+        terminated = np.asarray(terminated, np.bool_) & valid
+        truncated = np.asarray(truncated, np.bool_) & valid & ~terminated
+        reward = np.where(valid, reward, 0.0).astype(np.float32)
+        self.num_steps += int(valid.sum())
+        ended = terminated | truncated
+        self._count(reward, valid, ended)
+        self.obs = self.codec.store(observation)
+        next_obs = self.obs
+        if self._same_step:
+            if ended.any():
+                next_obs = self._with_final(infos["final_obs"], ended)
+            self.first = ended
+        else:
+            self.first = self._resetting
+            self._resetting = ended
+        self._take_mask(infos)
+        return Transition(reward, terminated, truncated, next_obs, valid)
+
+    def _with_final(self, final: Any, ended: np.ndarray) -> Stored:
+        replaced = {name: value.copy() for name, value in self.obs.items()}
+        for i in np.flatnonzero(ended):
+            single = final[i] if not isinstance(final, dict | tuple) else _row(final, int(i))
+            for name, value in self.codec.store(_batch_of_one(single)).items():
+                replaced[name][i] = value[0]
+        return replaced
+
+    def _count(self, reward: np.ndarray, valid: np.ndarray, ended: np.ndarray) -> None:
+        self._return += reward
+        self._length += valid
+        for i in np.flatnonzero(ended):
+            self.returns.append(float(self._return[i]))
+            self.lengths.append(int(self._length[i]))
+            self.num_episodes += 1
+        self._return[ended], self._length[ended] = 0.0, 0
+
+    def _take_mask(self, infos: dict[str, Any]) -> None:
+        mask = infos.get("action_mask")
+        self.action_mask = None if mask is None else np.asarray(mask).astype(np.bool_)
+
+    def metrics(self) -> dict[str, float]:
+        """Mean raw return and length of the last episodes; empty before the first has ended."""
+        if not self.returns:
+            return {}
+        return {
+            "rollout/ep_rew_mean": float(np.mean(self.returns)),
+            "rollout/ep_len_mean": float(np.mean(self.lengths)),
+            "rollout/episodes": self.num_episodes,
+        }
+
+    def state_dict(self) -> dict:
+        arrays = {"first": self.first, "resetting": self._resetting, "return": self._return, "length": self._length}
+        return {
+            "num_steps": self.num_steps, "num_episodes": self.num_episodes, "obs": dict(self.obs), "mask": self.action_mask,
+            "returns": list(self.returns), "lengths": list(self.lengths), **arrays,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict) -> None:
+        self.num_steps, self.num_episodes = state["num_steps"], state["num_episodes"]
+        self.obs, self.action_mask = dict(state["obs"]), state["mask"]
+        self.returns.extend(state["returns"])
+        self.lengths.extend(state["lengths"])
+        self.first, self._resetting = state["first"], state["resetting"]
+        self._return, self._length = state["return"], state["length"]
+        self._env = None
+
+
+def _row(batch: Any, i: int) -> Any:
+    if isinstance(batch, dict):
+        return {key: _row(value, i) for key, value in batch.items()}
+    return tuple(_row(value, i) for value in batch) if isinstance(batch, tuple) else batch[i]
+
+
+def _batch_of_one(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: _batch_of_one(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(_batch_of_one(value) for value in observation)
+    return np.asarray(observation)[None]

@@ -1,0 +1,118 @@
+"""Observations as tensors: how a space is stored (compactly, as recorded) and what a network is given.
+
+Stored: a dict of arrays, one for each leaf of the space (the key is "" for a space that isn't nested): uint8 for frames,
+int64 for numbers of finite sets, float32 for the rest. Given to a network: (`vector` float32 [B, D] or None, `image` float32
+[B, C, H, W] in [0, 1] or None); members of finite sets are one-hot, so a deep agent can stand beside tabular ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Observation = dict[str, Tensor]  # by leaf, batch first
+
+
+def leaves(space: gym.Space, name: str = "") -> dict[str, gym.Space]:
+    """The parts of a nested space by name, e.g. {"camera": Box, "joints.0": Discrete}."""
+    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+        parts = space.spaces.items() if isinstance(space, gym.spaces.Dict) else enumerate(space.spaces)
+        return {key: leaf for part, inner in parts for key, leaf in leaves(inner, f"{name}.{part}".lstrip(".")).items()}
+    return {name: space}
+
+
+def is_image(space: gym.Space) -> bool:
+    """uint8 frames: [H, W], [H, W, C], or [C, H, W] as frame stacking gives them."""
+    return (
+        isinstance(space, gym.spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) in (2, 3)
+        and min(space.shape[:2]) > 1
+    )
+
+
+def check_observation(space: gym.Space) -> None:
+    """Raise ValueError where a leaf of the space can't be given to a network."""
+    for name, leaf in leaves(space).items():
+        if not isinstance(leaf, gym.spaces.Box | gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
+            where = f" (under {name!r})" if name else ""
+            raise ValueError(
+                f"observation space is {leaf}{where}; expected Box, Discrete, MultiDiscrete or MultiBinary, maybe nested"
+            )
+
+
+class ObservationCodec:
+    """Stores and prepares the observations of one space."""
+
+    def __init__(self, space: gym.Space) -> None:
+        check_observation(space)
+        self.leaves = leaves(space)
+        self.vector_size = sum(_width(leaf) for leaf in self.leaves.values() if not is_image(leaf))
+        shapes = [_channels_first(leaf.shape) for leaf in self.leaves.values() if is_image(leaf) and leaf.shape]
+        if len({shape[1:] for shape in shapes}) > 1:
+            raise ValueError(f"images have sizes {[shape[1:] for shape in shapes]}; expected one size")
+        self.image_shape = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes else None
+
+    def store(self, observation: Any) -> dict[str, np.ndarray]:
+        """A batch as a vector environment gives it, copied into its storage type."""
+        found: dict[str, np.ndarray] = {}
+        for name, leaf in self.leaves.items():
+            value = observation
+            for part in filter(None, name.split(".")):
+                value = value[int(part)] if isinstance(value, tuple) else value[part]
+            found[name] = np.array(value, dtype=_storage_type(leaf))
+        return found
+
+    def tensors(self, observation: Any, device: torch.device | str = "cpu") -> Observation:
+        """The same as tensors on a device, in one transfer a leaf."""
+        return {name: torch.from_numpy(value).to(device) for name, value in self.store(observation).items()}
+
+    def prepare(self, stored: Observation) -> tuple[Tensor | None, Tensor | None]:
+        """(vector [B, D], image [B, C, H, W]) for a network; pure, so that it can be compiled."""
+        vectors = [_vector(stored[name], leaf) for name, leaf in self.leaves.items() if not is_image(leaf)]
+        images = [_image(stored[name], leaf) for name, leaf in self.leaves.items() if is_image(leaf)]
+        vector = torch.cat(vectors, dim=1) if len(vectors) > 1 else (vectors[0] if vectors else None)
+        image = torch.cat(images, dim=1) if len(images) > 1 else (images[0] if images else None)
+        return vector, image
+
+
+def _storage_type(space: gym.Space) -> Any:
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return np.int64
+    return np.uint8 if is_image(space) or isinstance(space, gym.spaces.MultiBinary) else np.float32
+
+
+def _width(space: gym.Space) -> int:
+    if isinstance(space, gym.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    return int(np.prod(space.shape)) if space.shape else 1
+
+
+def _vector(stored: Tensor, space: gym.Space) -> Tensor:
+    if isinstance(space, gym.spaces.Discrete):
+        return F.one_hot(stored - int(space.start), int(space.n)).float()
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        columns = stored.reshape(len(stored), -1) - torch.as_tensor(space.start.ravel(), device=stored.device)
+        return torch.cat([F.one_hot(columns[:, i], int(n)).float() for i, n in enumerate(space.nvec.ravel())], dim=1)
+    return stored.reshape(len(stored), -1).float()
+
+
+def _channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C, H, W) of frames [H, W], [H, W, C] with C ≤ 4, or [C, H, W]."""
+    if len(shape) == 2:
+        return 1, *shape
+    return (shape[2], *shape[:2]) if shape[2] <= 4 else shape  # type: ignore[return-value]
+
+
+def _image(stored: Tensor, space: gym.Space) -> Tensor:
+    image = stored.float() / 255
+    if len(space.shape or ()) == 2:
+        return image.unsqueeze(1)
+    return image.permute(0, 3, 1, 2) if (space.shape or ())[2] <= 4 else image
