@@ -60,7 +60,8 @@ def train(
     out: Out = RUNS, workers: Workers = None, address: Address = None, fresh: Fresh = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Train one agent in one environment: a study of one line."""
-    from mpagents.study import Study, slug
+    from mpagents.specification import slug
+    from mpagents.study import Study
     from mpagents.study_file import apply_overrides
 
     with _told(as_json):

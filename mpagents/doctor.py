@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpagents.study import versions
+from mpagents.specification import versions
 
 
 @dataclass(frozen=True)

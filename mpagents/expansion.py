@@ -10,7 +10,7 @@ from mpagents.agents import agent_class
 from mpagents.agents.agent import Spaces
 from mpagents.configuration import InvalidInput, PositiveInt, Problem, validate
 from mpagents.environments import EnvironmentSpec, make, spaces_of
-from mpagents.study import AGENT_KEYS, AgentSpec, Expansion, Skipped, Study, TrialSpec, check_slug, repeated, slug
+from mpagents.specification import AGENT_KEYS, AgentSpec, Expansion, Skipped, TrialSpec, check_slug, repeated, slug
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,8 @@ class _AgentEntry:
     cls: type
 
 
-def expand(study: Study) -> Expansion:
-    """All trials of a study, seed by seed. Raises InvalidInput with every problem found."""
-    study = Study.from_values(study.to_values())  # built in Python, it hasn't been validated yet
+def expand(study: Any) -> Expansion:
+    """All trials of a `Study`, seed by seed. Raises InvalidInput with every problem found."""
     problems: list[Problem] = [*check_slug(study.name, ("name",))]
     envs = _collect(study.envs, "envs", problems, _environment)
     agents = _collect(study.agents, "agents", problems, lambda entry, place: _agent(entry, place, study.steps))
@@ -115,7 +114,7 @@ def _labels(labels: list[str], key: str) -> list[Problem]:
 
 
 def _pairs(
-    study: Study, envs: list[tuple[EnvironmentSpec, Spaces]], agents: list[_AgentEntry], problems: list[Problem]
+    study: Any, envs: list[tuple[EnvironmentSpec, Spaces]], agents: list[_AgentEntry], problems: list[Problem]
 ) -> tuple[list[tuple[EnvironmentSpec, _AgentEntry]], list[Skipped]]:
     pairs, skipped = [], []
     for env, spaces in envs:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from mpagents.study import Expansion, TrialSpec
+from mpagents.specification import Expansion, TrialSpec
 
 PLAIN_EVERY = 10.0  # seconds between plain lines
 

@@ -23,7 +23,8 @@ from typing import Any
 from mpagents.configuration import InvalidInput
 from mpagents.results import ledger
 from mpagents.results.results import Results
-from mpagents.study import Study, TrialSpec
+from mpagents.specification import TrialSpec
+from mpagents.study import Study
 
 PACK_SECONDS = 1.0  # work in one task
 TOLD_EVERY = 0.25  # seconds between a task's messages

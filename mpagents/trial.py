@@ -27,7 +27,7 @@ from mpagents.results.files import write_json
 from mpagents.results.logger import Logger
 from mpagents.seeding import derive
 from mpagents.snapshot import restore, snapshot
-from mpagents.study import TrialSpec, versions
+from mpagents.specification import TrialSpec, versions
 
 LOGGED_POINTS = 200  # at most about so many lines of training metrics a trial
 PICTURE_TIMES = 4  # pictures of values and policies, spread over training

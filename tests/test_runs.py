@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from mpagents.study import Evaluation, Study
+from mpagents.specification import Evaluation
+from mpagents.study import Study
 from mpagents.trial import run_trial
 from tests.conftest import ROOT
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from mpagents.configuration import InvalidInput, Problem, dotted
 from mpagents.results.files import read_json, write_json
-from mpagents.study import Expansion, Study, TrialSpec, versions
+from mpagents.specification import Expansion, TrialSpec, versions
+from mpagents.study import Study
 
 MAX_DIFFERENCES = 10  # shown of a changed configuration
 
