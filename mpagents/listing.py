@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from typing import Any
 
 from mpagents.agents import AGENTS, agent_class
+
+MEANINGS = {  # of the types in configurations
+    r"UnitInterval": "number 0 … 1",
+    r"PositiveInt": "integer > 0",
+    r"NonNegativeInt": "integer ≥ 0",
+    r"Positive": "number > 0",
+    r"NonNegative": "number ≥ 0",
+    r"Schedule": "{start, end, fraction, kind}",
+    r"float": "number",
+    r"str": "text",
+    r"None": "null",
+}
 
 
 def agents() -> list[dict[str, Any]]:
@@ -38,8 +52,15 @@ def _about(spec: Any) -> str:
 
 
 def _type(field: dataclasses.Field) -> str:
-    return field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    text = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    for name, meaning in MEANINGS.items():
+        text = re.sub(rf"\b{name}\b", meaning, text)
+    return re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "").replace(", ", " | "), text)
 
 
-def _default(field: dataclasses.Field) -> Any:
-    return "required" if field.default is dataclasses.MISSING else field.default
+def _default(field: dataclasses.Field) -> str:
+    """As a study file would say it."""
+    if field.default is dataclasses.MISSING:
+        return "required" if field.default_factory is dataclasses.MISSING else json.dumps(field.default_factory())
+    value = dataclasses.asdict(field.default) if dataclasses.is_dataclass(field.default) else field.default  # type: ignore[arg-type]
+    return value if isinstance(value, str) else json.dumps(value)

@@ -28,7 +28,7 @@ class Display:
         self.done = self.failed = self.steps_done = 0
         self.best: dict[str, float] = {}
         self.start = self.told = time.monotonic()
-        columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[numbers]}")]
+        columns = [BarColumn(bar_width=12), TextColumn("{task.fields[numbers]}")]
         self.bar = Progress(*columns, console=self.console, transient=True)
         self.task = self.bar.add_task("trials", total=max(1, self.steps_total), numbers="starting …")
 
