@@ -106,6 +106,24 @@ def _follow(backups, rows, start, to, chance, first, last):
 
 
 @jit
+def revise(backups, old, new, chain, first, last):
+    """Bring the backups of policy `old` int [S] to `new`, in place; (−1, 0) where a changed row has another length."""
+    state_start, row_start, successor, probability, reward = backups
+    _, start, to, chance, earned = chain
+    for s in range(first, last):
+        if old[s] != new[s]:
+            row = state_start[s] + new[s]
+            k, end = row_start[row], row_start[row + 1]
+            if end - k != start[s + 1] - start[s]:
+                return -1.0, 0.0
+            earned[s] = reward[row]
+            for j in range(start[s], start[s + 1]):
+                to[j], chance[j] = successor[k], probability[k]
+                k += np.uint64(1)
+    return 0.0, 0.0
+
+
+@jit
 def _mixed(backups, weights):
     """The rows of each state, weighted by `weights` [R] and merged: a process with one action."""
     state_start, row_start, successor, probability, reward = backups

@@ -31,6 +31,7 @@ from mpagents.tabular.bellman import (
     optimal_backup,
     optimal_backups,
     policy_backups,
+    revise,
     without_beaten,
 )
 from mpagents.tabular.endings import ending_greedy, ending_policy, refuse_endless, to_the_end
@@ -139,7 +140,7 @@ def modified_policy_iteration_sweeps(
     discount, backups = mdp.discount, optimal_backups(mdp)
     v = _first_values(mdp, backups)
     out, policy, unused = np.zeros_like(v), np.empty(mdp.num_states, np.int64), np.empty(mdp.num_states, np.int64)
-    ends = bool(mdp.terminated.any())
+    ends, chain, followed = bool(mdp.terminated.any()), None, policy
     limit, number, improvements = sweep_limit(discount, max_sweeps), 0, 0
     while number < limit:
         low, high = over_states(optimal_backup, backups, discount, v, out, policy)
@@ -152,7 +153,9 @@ def modified_policy_iteration_sweeps(
             yield Sweep(number, v[:-1], policy, residual, _bound(discount, residual / 2))
             return
         yield Sweep(number, v[:-1], policy, residual, _bound(discount, max(high, -low)))
-        chain, spread = policy_backups(mdp, policy), high - low
+        if chain is None or over_states(revise, backups, followed, policy, chain)[0] < 0:
+            chain = policy_backups(mdp, policy)
+        followed, spread = policy.copy(), high - low
         for _ in range(evaluation_sweeps):
             low, high = over_states(optimal_backup, chain, discount, v, out, unused)
             v, out, number = out, v, number + 1
