@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -84,7 +85,7 @@ def _run_here(todo: list[TrialSpec], folder: Path, listen: Listener) -> None:
 
 def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[list[Message]]:
     """Run trials one after the other in this process; yields what has happened, a few times a second."""
-    sys.path[:0] = [entry for entry in path if entry not in sys.path]
+    sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
     from mpagents.trial import trial_steps
 
     messages: list[Message] = []
@@ -139,13 +140,18 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     started = not ray.is_initialized()
     try:
+        _check_address(address)
         if started:
             own: dict[str, Any] = {"num_cpus": workers or os.cpu_count(), "object_store_memory": 100_000_000}
             own["_node_ip_address"] = "127.0.0.1"  # reachable from this machine alone
-            ray.init(
-                address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-                configure_logging=False, **({} if address else own),
-            )  # fmt: skip
+            try:
+                ray.init(
+                    address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                    configure_logging=False, **({} if address else own),
+                )  # fmt: skip
+            except ConnectionError as error:
+                fix = "start one (`ray start --head`), or leave --address out to use this machine"
+                raise ValueError(f"no Ray cluster found at {address!r}; {fix}") from error
         slots = int(ray.cluster_resources().get("CPU", 1))
         with _interruptible():  # after ray.init, which handles SIGTERM itself
             yield min(slots, workers or slots)
@@ -157,6 +163,19 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _check_address(address: str | None) -> None:
+    """Refuse host:port where nothing listens: Ray itself would wait for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no Ray cluster answers at {address} ({error}); expected host:port of a head node, or auto"
+        ) from error
 
 
 def _run_on_ray(todo: list[TrialSpec], folder: Path, listen: Listener, workers: int | None, address: str | None) -> None:
