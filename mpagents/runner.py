@@ -86,6 +86,8 @@ def _run_here(todo: list[TrialSpec], folder: Path, listen: Listener) -> None:
 def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[list[Message]]:
     """Run trials one after the other in this process; yields what has happened, a few times a second."""
     sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
+    for name in ONE_THREAD:  # where a cluster's worker hasn't inherited it
+        os.environ.setdefault(name, "1")
     from mpagents.trial import trial_steps
 
     messages: list[Message] = []

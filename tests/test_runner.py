@@ -211,6 +211,28 @@ def test_user_project_runs_from_its_own_folder(tmp_path):
     assert f"your folder {tmp_path / 'project/envs'}, which stands in the way" in hidden.stderr
 
 
+def test_study_joins_a_cluster(tmp_path):
+    import shutil
+
+    shutil.copytree(ROOT / "tests/user_project", tmp_path / "project")
+    code = (
+        "from ray.cluster_utils import Cluster\n"
+        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 2})\n"
+        "print('at', cluster.address, flush=True); input()"
+    )
+    cluster = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        line = next(line for line in cluster.stdout if line.startswith("at "))
+        run = [sys.executable, "-m", "mpagents", "run", "study.yaml", "--address"]
+        done = subprocess.run([*run, line.split()[1]], cwd=tmp_path / "project", capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        nowhere = subprocess.run([*run, "127.0.0.1:1", "--fresh"], cwd=tmp_path / "project", capture_output=True, text=True)
+        assert nowhere.returncode == 2
+        assert "no Ray cluster answers at 127.0.0.1:1" in nowhere.stderr
+    finally:
+        cluster.communicate("\n", timeout=30)
+
+
 def test_python_runs_what_the_file_runs(tmp_path, monkeypatch):
     import mpagents
 
