@@ -26,7 +26,7 @@ bench: $(VENV)/.bench ## side by side with the peers
 	$(BIN)/python benchmarks/runner.py
 
 docs: $(VENV)/.docs ## the site, in site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

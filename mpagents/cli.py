@@ -74,24 +74,36 @@ def train(
 @app.command()
 def evaluate(
     trial: Annotated[Path, typer.Argument(metavar="TRIAL", help="A trial's folder: runs/<study>/<env>/<agent>/seed=<n>")],
-    episodes: Annotated[int, typer.Option(min=1)] = 100,
+    episodes: Annotated[int | None, typer.Option(min=1, help="[default: 100, and 1 in the video]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the evaluation's environments")] = 0,
     env: Annotated[str | None, typer.Option(help="Another environment's id, or module:Id of a module of your own")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Import modules that only the results folder names")] = False,
+    video: Annotated[Path | None, typer.Option(metavar="FILE", help="Record episodes into FILE.mp4 or FILE.gif")] = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a trained agent on fresh episodes."""
+    """Evaluate a trained agent on fresh episodes, and record it."""
     with _told(as_json):
         from mpagents.evaluation import evaluate as evaluation
         from mpagents.seeding import derive
         from mpagents.trial import load_trained
 
-        spec, agent, spaces = load_trained(trial, env)
+        spec, agent, spaces = load_trained(trial, env, trust)
+        recorded: dict[str, Any] | None = None
+        if video is not None:
+            from mpagents.video import record
+
+            recorded = record(agent, spec.env, video, episodes=episodes or 1, seed=seed)
+        episodes = episodes or 100
         figures = evaluation(agent, spec.env, spaces, episodes=episodes, seed=derive(seed, "evaluate"))
         if as_json:
-            print(json.dumps({"trial": str(trial), "episodes": episodes, **figures}))
-        else:
-            told = ", ".join(f"{key.replace('_', ' ')} {value:.5g}" for key, value in figures.items())
-            print(f"{spec.agent.label} on {spec.env.label}, seed {spec.seed}, {episodes} episodes: {told}")
+            told = {"video": recorded} if recorded else {}
+            print(json.dumps({"trial": str(trial), "episodes": episodes, **figures, **told}))
+            return
+        listed = ", ".join(f"{key.replace('_', ' ')} {value:.5g}" for key, value in figures.items())
+        print(f"{spec.agent.label} on {spec.env.label}, seed {spec.seed}, {episodes} episodes: {listed}")
+        if recorded:
+            returns = ", ".join(f"{value:.5g}" for value in recorded["returns"])
+            print(f"{recorded['path']}: {recorded['frames']} frames, return {returns}")
 
 
 @app.command()

@@ -6,21 +6,24 @@ An id is Gymnasium's: `FrozenLake-v1`, `my_module:MyEnv-v0` (the module register
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from mpagents.agents.agent import Spaces
 from mpagents.configuration import STRICT, PositiveInt, UnitInterval
+from mpagents.native import make_native
 from mpagents.tabular.mdp import FiniteMDP
 
+NATIVE_FROM = 5  # copies from which a native vector environment is faster than single ones in turn
 PLAIN_WRAPPERS = ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker")  # leave an MDP as it is, but for the limit
 
 
@@ -36,6 +39,7 @@ class EnvironmentSpec:
     wrappers: tuple[str, ...] = ()  # "module:Class" or "module:function", innermost first, called with the environment
     max_episode_steps: PositiveInt | None = None  # default: the limit that the environment is registered with
     discount: UnitInterval = 0.99  # γ, for agents and for regret
+    native: bool = True  # use the id's own vector environment where it has one that helps, and no wrappers are asked for
 
 
 def imported(path: str, what: str) -> Any:
@@ -57,20 +61,76 @@ def make(spec: EnvironmentSpec, render_mode: str | None = None) -> gym.Env:
         options: dict[str, Any] = {"max_episode_steps": spec.max_episode_steps, "render_mode": render_mode}
         env = gym.make(_registered(spec.id), **{k: v for k, v in options.items() if v is not None}, **spec.kwargs)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
-        raise ValueError(f"environment {spec.id!r}: {error}{_in_the_way(spec.id)}") from error
+        ours = " (mpagents' own begin with envs:, see `mpagents list envs`)" if ":" not in spec.id else _in_the_way(spec.id)
+        raise ValueError(f"environment {spec.id!r}: {error}{ours}") from error
     for wrapper in spec.wrappers:
         env = imported(wrapper, "wrapper")(env)
     return env
 
 
-def make_vector(spec: EnvironmentSpec, num_envs: int) -> VectorEnv:
-    """`num_envs` copies in one process, with NEXT_STEP autoreset."""
-    return SyncVectorEnv([partial(make, spec)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+def make_vector(
+    spec: EnvironmentSpec, num_envs: int, autoreset: AutoresetMode = AutoresetMode.NEXT_STEP, render_mode: str | None = None
+) -> VectorEnv:
+    """`num_envs` copies in one process; the id's own vector environment where that observes otherwise, or is faster."""
+    single = partial(make, spec, render_mode)
+    native = _native(spec, num_envs, autoreset)
+    if native is not None:
+        if num_envs >= NATIVE_FROM and render_mode is None:
+            return native
+        env = single()
+        own = (native.single_observation_space, native.single_action_space) != (env.observation_space, env.action_space)
+        env.close()
+        if own:
+            return native
+        native.close()
+    return SyncVectorEnv([single] * num_envs, autoreset_mode=autoreset)
+
+
+def _native(spec: EnvironmentSpec, num_envs: int, autoreset: AutoresetMode) -> VectorEnv | None:
+    if not spec.native or spec.wrappers:
+        return None
+    try:
+        registered = registration(spec.id)
+    except (gym.error.Error, ModuleNotFoundError):  # making a single one says what is wrong
+        return None
+    limit = spec.max_episode_steps
+    return make_native(registered, num_envs, kwargs=spec.kwargs, max_episode_steps=limit, autoreset=autoreset)
+
+
+def examine(spec: EnvironmentSpec) -> tuple[Spaces, tuple[int, int] | None]:
+    """What an agent is built from, and (rows, columns) where states form a grid. Raises ValueError as `make` does."""
+    env = make(spec)
+    spaces, shape = spaces_of(env, spec.discount), grid_shape(env)
+    env.close()
+    native = None if spaces.mdp is not None else _native(spec, 1, AutoresetMode.NEXT_STEP)
+    if native is not None:
+        spaces = replace(spaces, observation=native.single_observation_space, action=native.single_action_space)
+        native.close()
+    return spaces, shape
+
+
+def capped(spec: EnvironmentSpec, most: int) -> EnvironmentSpec:
+    """The same environment with episodes of at most `most` steps."""
+    if spec.max_episode_steps is not None:
+        return replace(spec, max_episode_steps=min(most, spec.max_episode_steps))
+    own = registration(spec.id).max_episode_steps
+    return spec if own is not None and own <= most else replace(spec, max_episode_steps=most)
+
+
+def registration(env_id: str) -> EnvSpec:
+    """What Gymnasium has registered under an id (the highest version where it names none), or made from a class."""
+    registered = _registered(env_id)
+    if isinstance(registered, EnvSpec):
+        return registered
+    namespace, name, version = parse_env_id(registered.rpartition(":")[2])
+    return gym.spec(get_env_id(namespace, name, find_highest_version(namespace, name) if version is None else version))
 
 
 def _registered(env_id: str) -> str | EnvSpec:
     """What `gymnasium.make` takes: the id, or a specification made from a class that isn't registered."""
     module_name, _, name = env_id.partition(":")
+    if env_id.startswith("ALE/") and importlib.util.find_spec("ale_py"):
+        importlib.import_module("ale_py")  # registers Atari's
     if not name:
         return env_id
     target = getattr(importlib.import_module(module_name), name, None)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpagents.agents.agent import Agent, Spaces
-from mpagents.environments import EnvironmentSpec, make_vector
+from mpagents.environments import EnvironmentSpec, capped, make_vector
 from mpagents.seeding import derive, generator
 from mpagents.tabular.compiled import kernel
 from mpagents.tabular.mdp import FiniteMDP
@@ -95,7 +95,7 @@ def _step_environments(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each of n environments plays its share of the episodes, so that short episodes aren't favoured."""
     n = min(episodes, NUM_ENVS)
-    env = make_vector(spec, n)
+    env = make_vector(capped(spec, EPISODE_LIMIT), n)
     next_step = autoreset_mode(env) == "NextStep"
     shares = np.array([(episodes + i) // n for i in range(n)])
     observation, infos = env.reset(seed=derive(seed, "evaluation"))
@@ -110,19 +110,14 @@ def _step_environments(
         stepped = ~resetting
         returns[stepped] += reward[stepped]
         lengths[stepped] += 1
-        cut = truncated | (lengths >= EPISODE_LIMIT)
-        ended = stepped & (terminated | cut)
+        ended = stepped & (terminated | truncated)
         for i in np.flatnonzero(ended):
             if shares[i] > 0:
-                outcomes.append((returns[i], int(lengths[i]), bool(cut[i] and not terminated[i])))
+                outcomes.append((returns[i], int(lengths[i]), bool(truncated[i] and not terminated[i])))
             shares[i] -= 1
             returns[i], lengths[i] = 0.0, 0
         first = resetting if next_step else ended
-        resetting = ended & (terminated | truncated) if next_step else resetting
-        overlong = ended & ~terminated & ~truncated
-        if overlong.any():
-            observation, infos = env.reset(options={"reset_mask": overlong})
-            first = first | overlong
+        resetting = ended if next_step else resetting
     env.close()
     played = np.array(outcomes)
     return played[:, 0], played[:, 1], played[:, 2]

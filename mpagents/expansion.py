@@ -9,7 +9,7 @@ from typing import Any
 from mpagents.agents import agent_class
 from mpagents.agents.agent import Spaces
 from mpagents.configuration import InvalidInput, PositiveInt, Problem, validate
-from mpagents.environments import EnvironmentSpec, make, spaces_of
+from mpagents.environments import EnvironmentSpec, examine
 from mpagents.specification import AGENT_KEYS, AgentSpec, Expansion, Skipped, TrialSpec, check_slug, repeated, slug
 
 
@@ -26,6 +26,7 @@ class _AgentEntry:
     config: Any
     steps: int
     cls: type
+    place: tuple[str | int, ...]
 
 
 def expand(study: Any) -> Expansion:
@@ -73,10 +74,7 @@ def _environment(entry: Any, place: tuple[str | int, ...]) -> tuple[EnvironmentS
     problems = check_slug(spec.label or "", (*place, "label"))
     if problems:
         raise InvalidInput(problems)
-    env = make(spec)
-    spaces = spaces_of(env, spec.discount)
-    env.close()
-    return spec, spaces
+    return spec, examine(spec)[0]
 
 
 def _agent(entry: str | dict[str, Any], place: tuple[str | int, ...], default_steps: int) -> _AgentEntry:
@@ -102,7 +100,7 @@ def _agent(entry: str | dict[str, Any], place: tuple[str | int, ...], default_st
         problems += error.problems
     if problems:
         raise InvalidInput(problems)
-    return _AgentEntry(AgentSpec(name, label, dataclasses.asdict(config)), config, steps, cls)
+    return _AgentEntry(AgentSpec(name, label, dataclasses.asdict(config)), config, steps, cls, place)
 
 
 def _labels(labels: list[str], key: str) -> list[Problem]:
@@ -117,6 +115,7 @@ def _pairs(
     study: Any, envs: list[tuple[EnvironmentSpec, Spaces]], agents: list[_AgentEntry], problems: list[Problem]
 ) -> tuple[list[tuple[EnvironmentSpec, _AgentEntry]], list[Skipped]]:
     pairs, skipped = [], []
+    reasons: dict[tuple[tuple[str | int, ...], str], list[str]] = {}  # by place and reason: the environments
     for env, spaces in envs:
         for agent in agents:
             try:
@@ -124,9 +123,11 @@ def _pairs(
                 pairs.append((env, agent))
             except ValueError as error:
                 skipped.append(Skipped(str(env.label), agent.spec.label, str(error)))
-    if skipped and not study.skip_incompatible:
-        fix = "take one out, or set skip_incompatible: true"
-        problems += [Problem(("agents",), f"{s.agent} on {s.env}: {s.reason} ({fix})") for s in skipped]
-    elif skipped and not pairs:
-        problems.append(Problem(("agents",), f"no agent fits any environment; {skipped[0].agent}: {skipped[0].reason}"))
+                reasons.setdefault((agent.place, str(error)), []).append(str(env.label))
+    if skipped and (not study.skip_incompatible or not pairs):
+        fix = "take one of them out, or leave impossible pairs out by skip_incompatible: true"
+        problems += [
+            Problem(place, f"on {', '.join(labels)}: {reason}" + (f" ({fix})" if pairs else ""))
+            for (place, reason), labels in reasons.items()
+        ]
     return pairs, skipped

@@ -7,7 +7,7 @@ from typing import Any
 
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from mpagents.agents import agent_class
+from mpagents.agents import agent_class, resolved_device
 from mpagents.agents.agent import Spaces
 from mpagents.configuration import validate
 
@@ -26,7 +26,7 @@ def make_agent(name: str, env: VectorEnv, *, seed: int = 0, discount: float = 0.
         spaces = Spaces(env.single_observation_space, env.single_action_space, discount)
     configuration = validate(cls.Config, config)
     cls.check(configuration, spaces)
-    return cls(configuration, spaces, seed=seed)
+    return cls(configuration, spaces, seed=seed, device=resolved_device(getattr(configuration, "device", "cpu")))
 
 
 def load_agent(trial: str | Path) -> Any:

@@ -46,7 +46,7 @@ def run(
     study: Study, *, out: str | Path = "runs", workers: int | None = None, address: str | None = None, fresh: bool = False,
     show: str = "auto",
 ) -> Results:  # fmt: skip
-    """Run or continue a study and write its summary and report into `out`/<name>.
+    """Run or continue a study and write its summary and report into `out/<name>`.
 
     `workers`: processes (default: all cores; 0: in this process, one trial after the other, without Ray); `address`: a Ray
     cluster's, e.g. "auto"; `fresh`: discard earlier results; `show`: "auto", "plain" or "quiet". Raises InvalidInput for what

@@ -1,8 +1,8 @@
 """The state of a vector environment, taken between two steps and put back later, to the bit where that is possible.
 
-Exact (`snapshot` gives a state) for Gymnasium's toy-text and classic-control environments, for ours, and for any that has
-`snapshot() -> dict` and `restore(dict)`, under wrappers that keep no state beyond simple attributes. Elsewhere `snapshot`
-gives None, and a resumed run starts from new episodes (the grade `episode-boundary`).
+Exact (`snapshot` gives a state) for Gymnasium's toy-text and classic-control environments (CartPole's own vector environment
+too), for ours, and for any that has `snapshot() -> dict` and `restore(dict)`, under wrappers that keep no state beyond simple
+attributes. Elsewhere `snapshot` gives None, and a resumed run starts from new episodes (the grade `episode-boundary`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ VECTOR_STATE = ("_autoreset_envs", "_rewards", "_terminations", "_truncations", 
 
 def snapshot(env: VectorEnv) -> dict | None:
     """The environment's state as a tree that a checkpoint takes; None where it can't be told exactly, or was never reset."""
-    if isinstance(env, SyncVectorEnv) and any(observation is None for observation in env._env_obs):
+    if not is_exact(env) or not is_begun(env):
         return None
-    if not isinstance(env, SyncVectorEnv) or not all(_is_exact(layer) for single in env.envs for layer in layers(single)):
-        return None
+    if not isinstance(env, SyncVectorEnv):
+        return {"native": _layer_state(env)}
     return {
         "vector": {name: _plain(getattr(env, name)) for name in VECTOR_STATE},
         "envs": [[_layer_state(layer) for layer in layers(single)] for single in env.envs],
@@ -39,35 +39,52 @@ def snapshot(env: VectorEnv) -> dict | None:
 
 def restore(env: VectorEnv, state: dict) -> None:
     """Put an environment, made from the same specification, into a state taken by `snapshot`; it is then not reset again."""
-    assert isinstance(env, SyncVectorEnv)
-    for name, value in state["vector"].items():
-        setattr(env, name, value)
-    for single, states in zip(env.envs, state["envs"]):
-        for layer, layer_state in zip(layers(single), states):
-            _restore_layer(layer, layer_state)
+    if "native" in state:
+        _restore_layer(env, state["native"])
+    else:
+        assert isinstance(env, SyncVectorEnv)
+        for name, value in state["vector"].items():
+            setattr(env, name, value)
+        for single, states in zip(env.envs, state["envs"]):
+            for layer, layer_state in zip(layers(single), states):
+                _restore_layer(layer, layer_state)
     env.restored = True  # type: ignore[attr-defined]
 
 
-def _is_exact(layer: gym.Env) -> bool:
+def is_exact(env: VectorEnv) -> bool:
+    """Whether `snapshot` and `restore` continue this environment to the bit."""
+    if isinstance(env, SyncVectorEnv):
+        return all(_is_exact(layer) for single in env.envs for layer in layers(single))
+    return _is_exact(env)
+
+
+def is_begun(env: VectorEnv) -> bool:
+    """Whether the environment has been reset (or can't tell); simulated trials never touch theirs."""
+    if isinstance(env, SyncVectorEnv):
+        return all(observation is not None for observation in env._env_obs)
+    return getattr(env, "state", env) is not None
+
+
+def _is_exact(layer: gym.Env | VectorEnv) -> bool:
     if isinstance(layer, gym.Wrapper):
         return type(layer).__name__ in EXACT_WRAPPERS and type(layer).__module__.startswith("gymnasium.")
     own = hasattr(layer, "snapshot") and hasattr(layer, "restore")
     return own or type(layer).__module__.startswith(EXACT_MODULES)
 
 
-def _layer_state(layer: gym.Env) -> dict:
+def _layer_state(layer: gym.Env | VectorEnv) -> dict:
     if not isinstance(layer, gym.Wrapper) and hasattr(layer, "snapshot"):
         return {"own": layer.snapshot(), "rng": generator_state(layer.np_random)}
-    attributes = {name: _plain(value) for name, value in vars(layer).items() if _is_plain(value)}
+    attributes = {name: _plain(value) for name, value in vars(layer).items() if name != "restored" and _is_plain(value)}
     rng = None if isinstance(layer, gym.Wrapper) else generator_state(layer.np_random)
     return {"attributes": attributes, "rng": rng}
 
 
-def _restore_layer(layer: gym.Env, state: dict) -> None:
+def _restore_layer(layer: gym.Env | VectorEnv, state: dict) -> None:
     if state["rng"] is not None:
         restore_generator(layer.np_random, state["rng"])  # first: a generator that isn't there yet is made with a seed
     if "own" in state:
-        layer.restore(state["own"])  # type: ignore[attr-defined]
+        layer.restore(state["own"])  # type: ignore[union-attr]
     for name, value in state.get("attributes", {}).items():
         setattr(layer, name, value)
 

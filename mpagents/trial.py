@@ -17,16 +17,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpagents.agents import agent_class
+from gymnasium.vector import AutoresetMode
+
+from mpagents.agents import agent_class, resolved_device
 from mpagents.agents.agent import Spaces
 from mpagents.configuration import validate
-from mpagents.environments import EnvironmentSpec, grid_shape, make, make_vector, spaces_of
+from mpagents.environments import EnvironmentSpec, examine, make_vector
 from mpagents.evaluation import evaluate, policy_table
 from mpagents.results.checkpoint import load_checkpoint, load_latest, save_checkpoint
 from mpagents.results.files import write_json
 from mpagents.results.logger import Logger
 from mpagents.seeding import derive
-from mpagents.snapshot import restore, snapshot
+from mpagents.snapshot import is_begun, is_exact, restore, snapshot
 from mpagents.specification import TrialSpec, versions
 
 LOGGED_POINTS = 200  # at most about so many lines of training metrics a trial
@@ -47,6 +49,7 @@ class Progress:
     best_step: int | None = None
     best_reward: float | None = None
     seconds: float = 0.0
+    stepped: bool = False  # whether the environment has been used: simulated trials never touch theirs
 
     def due(self, done: int, every: int, total: int) -> bool:
         """Whether a mark (a multiple of `every`, or the end) lies in (done, step]."""
@@ -85,10 +88,7 @@ def trial_steps(spec: TrialSpec, root: Path) -> Steps:
 def _prepare(env_json: str) -> tuple[EnvironmentSpec, Spaces, tuple[int, int] | None]:
     """The spaces (with the MDP) of an environment, made once for all trials of a process."""
     spec = validate(EnvironmentSpec, json.loads(env_json))
-    env = make(spec)
-    spaces, shape = spaces_of(env, spec.discount), grid_shape(env)
-    env.close()
-    return spec, spaces, shape
+    return spec, *examine(spec)
 
 
 def prepare(spec: TrialSpec) -> tuple[EnvironmentSpec, Spaces, tuple[int, int] | None]:
@@ -96,17 +96,18 @@ def prepare(spec: TrialSpec) -> tuple[EnvironmentSpec, Spaces, tuple[int, int] |
     return _prepare(json.dumps(spec.to_json()["env"]))
 
 
-def build_agent(spec: TrialSpec, spaces: Spaces) -> Any:
-    """The trial's agent, untrained."""
+def build_agent(spec: TrialSpec, spaces: Spaces, device: str | None = None) -> Any:
+    """The trial's agent, untrained, on `device`; default: what its configuration says."""
     cls: Any = agent_class(spec.agent.name)
-    return cls(validate(cls.Config, spec.agent.config), spaces, seed=spec.seed)
+    config = validate(cls.Config, spec.agent.config)
+    return cls(config, spaces, seed=spec.seed, device=device or resolved_device(getattr(config, "device", "cpu")))
 
 
-def load_trained(folder: Path, env_id: str | None = None) -> tuple[TrialSpec, Any, Spaces]:
+def load_trained(folder: Path, env_id: str | None = None, trust: bool = False) -> tuple[TrialSpec, Any, Spaces]:
     """(specification, trained agent, spaces) of a trial's folder; `env_id` takes the place of the environment it names.
 
-    What a results folder names is imported only from installed packages and from `envs`. Raises ValueError for anything else,
-    and where the folder holds no trial or no checkpoint.
+    What a results folder names is imported only from installed packages and from `envs`, unless you `trust` it. Raises
+    ValueError for anything else, and where the folder holds no trial or no checkpoint.
     """
     if not (folder / "trial.json").is_file():
         raise ValueError(f"{folder} has no trial.json; expected a trial's folder, runs/<study>/<env>/<agent>/seed=<n>")
@@ -114,12 +115,13 @@ def load_trained(folder: Path, env_id: str | None = None) -> tuple[TrialSpec, An
     if env_id is not None:
         spec = replace(spec, env=replace(spec.env, id=env_id))
     for path in (spec.agent.name, *spec.env.wrappers, *(() if env_id else (spec.env.id,))):
-        _check_installed(path)
+        if not trust:
+            _check_installed(path)
     spaces = prepare(spec)[1]
     loaded = load_latest(folder / "checkpoint")
     if loaded is None:
         raise ValueError(f"{folder} has no sound checkpoint; run its study first")
-    agent = build_agent(spec, spaces)
+    agent = build_agent(spec, spaces, device="cpu")  # acting needs no more, and it may have been trained on another machine
     agent.load_state_dict(loaded[1]["agent"])
     return spec, agent, spaces
 
@@ -130,8 +132,8 @@ def _check_installed(path: str) -> None:
     top = module.partition(".")[0]
     if colon and top != "envs" and top not in importlib.metadata.packages_distributions() and module not in sys.modules:
         raise ValueError(
-            f"{path!r} is named by a results folder and belongs to no installed package, so it isn't imported; if you trust it "
-            f"import {module!r} first (in Python), or name the environment with --env {path} (command line)"
+            f"{path!r} is named by a results folder and belongs to no installed package, so it isn't imported: if you trust it "
+            f"use --trust (command line) or import {module!r} first (Python)"
         )
 
 
@@ -142,7 +144,11 @@ class _Run:
         self.spec, self.folder = spec, folder
         self.env_spec, self.spaces, self.shape = prepare(spec)
         self.agent = build_agent(spec, self.spaces)
-        self.env = make_vector(self.env_spec, getattr(self.agent.config, "num_envs", 1))
+        torch = sys.modules.get("torch")  # only deep agents import it: trials run in parallel, one thread each
+        if torch is not None:
+            torch.set_num_threads(1)
+        autoreset = AutoresetMode(getattr(self.agent, "autoreset", "NextStep"))
+        self.env = make_vector(self.env_spec, getattr(self.agent.config, "num_envs", 1), autoreset)
         self.progress = Progress()
         self.figures: dict[str, float] = {}
         offset = self._resume()
@@ -165,6 +171,7 @@ class _Run:
 
     def save(self) -> None:
         self.progress.saved = self.progress.step
+        self.progress.stepped |= is_begun(self.env)
         state = {
             "agent": self.agent.state_dict(),
             "env": snapshot(self.env),
@@ -178,7 +185,9 @@ class _Run:
     def evaluate(self) -> dict[str, Any]:
         progress, spec = self.progress, self.spec
         progress.evaluated = progress.step
-        seed = derive(spec.seed, "evaluation", progress.step)
+        # At the end agents play the same episodes: equal policies get equal figures, planners' too, who take no steps.
+        last = spec.planner or progress.step >= spec.steps
+        seed = derive(spec.seed, "evaluation", "final" if last else progress.step)
         self.figures = evaluate(self.agent, self.env_spec, self.spaces, episodes=spec.evaluation.episodes, seed=seed)
         if progress.best_reward is None or self.figures["mean_reward"] > progress.best_reward:
             progress.best_step, progress.best_reward = progress.step, self.figures["mean_reward"]
@@ -203,7 +212,13 @@ class _Run:
             self.agent.load_state_dict(load_checkpoint(self.folder / "checkpoint" / f"step={step}")["agent"])
         seed = derive(self.spec.seed, "best")
         episodes = self.spec.evaluation.episodes
-        return {"step": step, **evaluate(self.agent, self.env_spec, self.spaces, episodes=episodes, seed=seed)}
+        figures = evaluate(self.agent, self.env_spec, self.spaces, episodes=episodes, seed=seed)
+        return {"step": step, **figures, "episodes": episodes}
+
+    def resume_grade(self) -> str:
+        """What this trial continues from where it is interrupted: its very state, the next episode's start, or less."""
+        grade = getattr(self.agent, "resume", "exact")
+        return "episode-boundary" if grade == "exact" and self.progress.stepped and not is_exact(self.env) else grade
 
     def close(self) -> None:
         self.logger.close()
@@ -238,6 +253,7 @@ def _train(spec: TrialSpec, folder: Path) -> Steps:
             run.save()
         final = {**run.figures, "episodes": spec.evaluation.episodes}
         seconds = time.perf_counter() - start
-        return {"steps": progress.step, "seconds": round(seconds, 3), "final": final, "best": run.best()}
+        figures = {"final": final, "best": run.best(), "resume": run.resume_grade()}
+        return {"steps": progress.step, "seconds": round(seconds, 3), **figures}
     finally:
         run.close()

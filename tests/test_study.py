@@ -66,7 +66,7 @@ def test_study_tells_every_problem_with_its_place():
         ("envs.0.id=7", "envs.0.id: got 7; expected a valid string"),
         ("envs.1.kwargs.nothing=1", "envs.1: environment 'Taxi-v4'"),
         ("envs.1.wrappers=[gymnasium.wrappers:Nothing]", "envs.1: wrapper 'gymnasium.wrappers:Nothing'"),
-        ("envs.0=CartPole-v1", "agents: value_iteration on CartPole-v1: a planner needs"),
+        ("envs.0=CartPole-v1", "agents.0: on CartPole-v1: a planner needs"),
         ("steps=-1", "steps: got -1; expected greater than 0"),
         ("evaluation.evry=1", "evaluation.evry: unknown key; did you mean 'every'?"),
         ("agents.1.steps=0", "agents.1.steps: got 0; expected greater than 0"),

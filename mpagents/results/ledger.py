@@ -58,7 +58,7 @@ def discard(folder: Path) -> None:
 def unfinished(folder: Path, trials: list[TrialSpec]) -> list[TrialSpec]:
     """The trials still to be run. Raises InvalidInput where results of another configuration stand under a trial's path."""
     todo: list[TrialSpec] = []
-    problems: list[Problem] = []
+    changed: dict[str, list[str]] = {}  # by what has changed: the trials
     for spec in trials:
         status = read_json(folder / spec.path / "status.json") or {}
         if status.get("hash") == spec.hash:
@@ -68,21 +68,26 @@ def unfinished(folder: Path, trials: list[TrialSpec]) -> list[TrialSpec]:
         existing = read_json(folder / spec.path / "trial.json")
         if existing is None or existing.get("hash") == spec.hash:
             todo.append(spec)
-        elif len(problems) < MAX_DIFFERENCES:
-            problems.append(Problem((str(folder / spec.path),), differences(existing, spec.to_json())))
-    if problems:
+        else:
+            changed.setdefault(differences(existing, spec.to_json()), []).append(spec.path)
+    if changed:
+        problems = [Problem((_together(paths),), difference) for difference, paths in changed.items()]
         fix = Problem((), "change the label or the study's name, or discard the old results with --fresh")
-        raise InvalidInput([*problems, fix])
+        raise InvalidInput([*problems[:MAX_DIFFERENCES], fix])
     return todo
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """'agent.config.alpha was 0.1, is now 0.5; …'"""
-    before, after = _flat(old), _flat(new)
+    before, after = _flat(old), _flat(json.loads(json.dumps(new)))
     ignored = ("hash", "versions", "study", "checkpoint")
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and key.split(".")[0] not in ignored]
     shown = [f"{key} was {json.dumps(before.get(key))}, is now {json.dumps(after.get(key))}" for key in keys[:MAX_DIFFERENCES]]
     return "has results of another configuration: " + "; ".join(shown)
+
+
+def _together(paths: list[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
 def _flat(values: dict[str, Any], place: tuple[str, ...] = ()) -> dict[str, Any]:

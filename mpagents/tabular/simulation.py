@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpagents.seeding import generator, generator_state, restore_generator
+from mpagents.seeding import derive, generator, generator_state, restore_generator
 from mpagents.tabular.compiled import kernel
 from mpagents.tabular.mdp import FiniteMDP
 
@@ -182,7 +182,7 @@ class Stream:
         self._env = env
         if getattr(env, "restored", False):
             return
-        observation, _ = env.reset(seed=None if self.num_steps else self.seed)
+        observation, _ = env.reset(seed=derive(self.seed, "resumed", self.num_steps) if self.num_steps else self.seed)
         self.walk.first_state = self.index(observation)[0]
         self.walk.action = NOT_CHOSEN
 
