@@ -16,6 +16,7 @@ import typer
 app = typer.Typer(
     help="A reinforcement-learning bench: agents × environments × seeds, in parallel, into TensorBoard and a report.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, e.g. runs/quickstart.yaml")]
@@ -203,6 +204,9 @@ def _told(as_json: bool, file: Path | None = None, lines: Any = None) -> Iterato
         if type(error) not in (ValueError, RuntimeError) and type(error).__name__ != "FolderInUse":
             raise
         print(str(error), file=sys.stderr)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        print(f"{error.strerror or error}: {error.filename or ''}; choose another folder with --out", file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         print("interrupted: finished trials are kept, the same command continues", file=sys.stderr)

@@ -21,10 +21,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from mpagents.agents.agent import Spaces
 from mpagents.configuration import STRICT, PositiveInt, UnitInterval
 from mpagents.native import make_native
-from mpagents.tabular.mdp import FiniteMDP
+from mpagents.tabular.mdp import FiniteMDP, NoTransitionTable
 
 NATIVE_FROM = 5  # copies from which a native vector environment is faster than single ones in turn
-PLAIN_WRAPPERS = ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker")  # leave an MDP as it is, but for the limit
+# They leave an MDP as it is, but for the limit.
+PLAIN_WRAPPERS = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class EnvironmentSpec:
 def imported(path: str, what: str) -> Any:
     """The object "module:name". Raises ValueError with what is missing."""
     module_name, _, name = path.partition(":")
-    if not name:
+    if not name or not module_name or module_name.startswith("."):
         raise ValueError(f"{what} {path!r} should be written as 'module:name'")
     try:
         return getattr(importlib.import_module(module_name), name)
@@ -60,12 +61,23 @@ def make(spec: EnvironmentSpec, render_mode: str | None = None) -> gym.Env:
     try:
         options: dict[str, Any] = {"max_episode_steps": spec.max_episode_steps, "render_mode": render_mode}
         env = gym.make(_registered(spec.id), **{k: v for k, v in options.items() if v is not None}, **spec.kwargs)
-    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+    except Exception as error:
         ours = " (mpagents' own begin with envs:, see `mpagents list envs`)" if ":" not in spec.id else _in_the_way(spec.id)
         raise ValueError(f"environment {spec.id!r}: {error}{ours}") from error
     for wrapper in spec.wrappers:
-        env = imported(wrapper, "wrapper")(env)
+        env = _wrapped(env, wrapper)
     return env
+
+
+def _wrapped(env: gym.Env, path: str) -> gym.Env:
+    wrapper = imported(path, "wrapper")
+    try:
+        wrapped = wrapper(env)
+    except Exception as error:
+        raise ValueError(f"wrapper {path!r}: {error} (it is called with the environment alone)") from error
+    if not isinstance(wrapped, gym.Env):
+        raise ValueError(f"wrapper {path!r} gave a {type(wrapped).__name__}; expected an environment")
+    return wrapped
 
 
 def make_vector(
@@ -156,8 +168,9 @@ def spaces_of(env: gym.Env, discount: float = 0.99) -> Spaces:
     if is_plain(env):
         try:
             mdp = FiniteMDP.from_gymnasium(env, discount)
-            limit = env.spec.max_episode_steps if env.spec else None
-        except ValueError:  # no transition table: a learner will step the environment
+            limits = [layer._max_episode_steps for layer in layers(env) if isinstance(layer, gym.wrappers.TimeLimit)]
+            limit = min(limits, default=None)
+        except NoTransitionTable:  # a learner will step the environment
             mdp = None
     return Spaces(env.observation_space, env.action_space, discount, mdp, limit)
 
@@ -165,7 +178,7 @@ def spaces_of(env: gym.Env, discount: float = 0.99) -> Spaces:
 def is_plain(env: gym.Env) -> bool:
     """Whether states are numbered 0 … S−1 and no wrapper changes the process."""
     discrete = all(isinstance(s, gym.spaces.Discrete) and s.start == 0 for s in (env.observation_space, env.action_space))
-    return discrete and all(type(layer).__name__ in PLAIN_WRAPPERS for layer in layers(env)[:-1])
+    return discrete and all(type(layer) in PLAIN_WRAPPERS for layer in layers(env)[:-1])
 
 
 def layers(env: gym.Env) -> list[gym.Env]:

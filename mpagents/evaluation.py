@@ -54,7 +54,7 @@ def policy_table(agent: Any, mdp: FiniteMDP) -> np.ndarray:
 
 def evaluate(agent: Agent, spec: EnvironmentSpec, spaces: Spaces, *, episodes: int, seed: int) -> dict[str, float]:
     """mean_reward, std_reward (population), mean_ep_length, truncated (share of episodes), and regret where it is known."""
-    if spaces.mdp is not None:
+    if spaces.mdp is not None and not getattr(agent, "recurrent", False):  # a policy with memory is no table
         policy = policy_table(agent, spaces.mdp)
         outcome = _simulate(policy, spaces, episodes, seed)
         return _figures(*outcome) | _regret(policy, spaces.mdp)

@@ -86,7 +86,7 @@ def _agent(entry: str | dict[str, Any], place: tuple[str | int, ...], default_st
         cls = agent_class(name)
     except ValueError as error:
         raise InvalidInput([Problem((*place, "name"), str(error))]) from error
-    label = entry.get("label", slug(name))
+    label = slug(name) if entry.get("label") is None else entry["label"]
     problems = check_slug(label, (*place, "label")) if isinstance(label, str) else [Problem((*place, "label"), "expected text")]
     steps = default_steps
     if "steps" in entry:

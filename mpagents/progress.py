@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from mpagents.specification import Expansion, TrialSpec
@@ -35,7 +36,7 @@ class Display:
     def __enter__(self) -> Display:
         already = len(self.expansion.trials) - self.total
         found = f" ({already} finished earlier)" if already else ""
-        self.console.print(f"{self.total} trials{found} → [cyan]{self.folder}[/]", highlight=False, soft_wrap=True)
+        self.console.print(f"{self.total} trials{found} → [cyan]{escape(str(self.folder))}[/]", highlight=False, soft_wrap=True)
         for pair in self.expansion.skipped:
             self.console.print(
                 f"  left out: {pair.agent} on {pair.env}: {pair.reason}", highlight=False, style="dim", markup=False

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -60,6 +61,7 @@ def run(
         if fresh:
             ledger.discard(folder)
         todo = ledger.unfinished(folder, expansion.trials)
+        ledger.forget_failures(folder, todo)
         changes = ledger.version_changes(folder)
         ledger.write_study(folder, study, expansion)
         with Display(show, expansion, todo, folder) as display:
@@ -76,7 +78,7 @@ def run(
 
 
 def _run_here(todo: list[TrialSpec], folder: Path, listen: Listener) -> None:
-    with _interruptible():
+    with _handling(_interrupt, STOPPING):
         for pack in todo:
             for messages in work([pack.to_json()], str(folder), []):
                 for message in messages:
@@ -114,22 +116,25 @@ def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[
     yield messages
 
 
+STOPPING = (signal.SIGTERM, signal.SIGHUP)  # end a study as Ctrl-C does
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise Interrupted
+
+
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the study as Ctrl-C does (where signals can be handled: in the main thread)."""
-
-    def interrupt(signum: int, frame: Any) -> None:
-        raise Interrupted
-
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread
+def _handling(handler: Any, signals: tuple[signal.Signals, ...]) -> Iterator[None]:
+    """Handle signals so, where they can be handled at all: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    previous = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, old in previous.items():
+            signal.signal(number, old)
 
 
 @contextmanager
@@ -155,11 +160,12 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
                 fix = "start one (`ray start --head`), or leave --address out to use this machine"
                 raise ValueError(f"no Ray cluster found at {address!r}; {fix}") from error
         slots = int(ray.cluster_resources().get("CPU", 1))
-        with _interruptible():  # after ray.init, which handles SIGTERM itself
+        with _handling(_interrupt, STOPPING):  # again: ray.init handles SIGTERM itself
             yield min(slots, workers or slots)
     finally:
         if started:
-            ray.shutdown()
+            with _handling(signal.SIG_IGN, (signal.SIGINT, *STOPPING)):  # a second Ctrl-C must not leave processes behind
+                ray.shutdown()
         for name, value in saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -182,7 +188,7 @@ def _check_address(address: str | None) -> None:
 
 def _run_on_ray(todo: list[TrialSpec], folder: Path, listen: Listener, workers: int | None, address: str | None) -> None:
     # What Ray prints is for people: standard output belongs to results.
-    with contextlib.redirect_stdout(sys.stderr), ray_session(workers, address) as slots:
+    with contextlib.redirect_stdout(sys.stderr), _handling(_interrupt, STOPPING), ray_session(workers, address) as slots:
         run_on_ray(todo, folder, listen, slots)
 
 
@@ -228,23 +234,22 @@ def _pack_size(waiting: int, slots: int, seconds: float | None) -> int:
 def _lost(
     pack: dict[str, TrialSpec], retries: Counter[str], error: Exception, folder: Path, listen: Listener
 ) -> list[TrialSpec]:
-    """What to run again of a task whose worker died: all but the trials that were finished, or died too often."""
+    """What to run again of a task whose worker died: all but the trials that had ended, or whose worker died too often."""
     again, blamed = [], False
-    for spec in ledger.unfinished(folder, list(pack.values())):
-        # Only the first unfinished trial of a pack can have been running; the others just waited behind it.
-        if not blamed:
-            retries[spec.path] += 1
-            blamed = True
-        if retries[spec.path] <= MAX_RETRIES:
-            again.append(spec)
-            continue
-        status = ledger.record_lost(folder, spec, f"its worker process died {retries[spec.path]} times: {error}")
-        listen({"trial": spec.path, "steps": 0, "reward": None, "status": status})
-    told = {spec.path for spec in again}
-    for path in pack.keys() - told:
+    for path, spec in pack.items():
         status = ledger.read_status(folder, path)
-        if status.get("status") == "finished":
-            listen({"trial": path, "steps": pack[path].steps, "reward": status["final"]["mean_reward"], "status": status})
+        ended = status.get("hash") == spec.hash and status.get("status") in ("finished", "failed")
+        if not ended and not blamed:  # the first that hasn't ended can alone have been running; the others waited behind it
+            retries[path] += 1
+            blamed = True
+            if retries[path] > MAX_RETRIES:
+                status = ledger.record_lost(folder, spec, f"its worker process died {retries[path]} times: {error}")
+                ended = True
+        if ended:
+            reward = status.get("final", {}).get("mean_reward")
+            listen({"trial": path, "steps": spec.steps, "reward": reward, "status": status})
+        else:
+            again.append(spec)
     return again
 
 

@@ -7,6 +7,8 @@ attributes. Elsewhere `snapshot` gives None, and a resumed run starts from new e
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +18,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from mpagents.environments import layers
 from mpagents.seeding import generator_state, restore_generator
 
-EXACT_MODULES = ("gymnasium.envs.toy_text.", "gymnasium.envs.classic_control.", "envs.")
+EXACT_MODULES = ("gymnasium.envs.toy_text.", "gymnasium.envs.classic_control.")
 EXACT_WRAPPERS = {
     "TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "FlattenObservation", "TransformObservation", "TransformReward",
     "TransformAction", "ClipAction", "ClipReward", "RescaleAction", "RescaleObservation", "ReshapeObservation",
@@ -65,11 +67,17 @@ def is_begun(env: VectorEnv) -> bool:
     return getattr(env, "state", env) is not None
 
 
+def _is_ours(layer: gym.Env | VectorEnv) -> bool:
+    """Whether the class is of our package `envs`, not of a folder of the user's with that name."""
+    source = getattr(sys.modules.get(type(layer).__module__), "__file__", None)
+    return source is not None and Path(__file__).resolve().parent.parent / "envs" in Path(source).resolve().parents
+
+
 def _is_exact(layer: gym.Env | VectorEnv) -> bool:
     if isinstance(layer, gym.Wrapper):
         return type(layer).__name__ in EXACT_WRAPPERS and type(layer).__module__.startswith("gymnasium.")
     own = hasattr(layer, "snapshot") and hasattr(layer, "restore")
-    return own or type(layer).__module__.startswith(EXACT_MODULES)
+    return own or type(layer).__module__.startswith(EXACT_MODULES) or _is_ours(layer)
 
 
 def _layer_state(layer: gym.Env | VectorEnv) -> dict:

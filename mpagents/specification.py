@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from mpagents.configuration import STRICT, InvalidInput, PositiveInt, Problem, validate
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+RESERVED = {"study.json", "summary.csv", "summary.json", "report.html"}
 AGENT_KEYS = ("name", "label", "steps")  # of an agent's entry; the others are its configuration
 PACKAGES = ("mpagents", "gymnasium", "numpy", "numba", "scipy", "torch", "stable-baselines3", "ray", "tensorboard")
 
@@ -122,6 +123,8 @@ def slug(text: str) -> str:
 
 def check_slug(text: str, place: tuple[str | int, ...]) -> list[Problem]:
     """A problem unless the text can name a folder."""
+    if text.lower() in RESERVED:
+        return [Problem(place, f"{text!r} is the name of a file of results; expected another label")]
     if SLUG.fullmatch(text):
         return []
     return [Problem(place, f"got {text!r}; expected letters, digits, '.', '_' and '-' (at most 100), e.g. {slug(text)!r}")]

@@ -136,4 +136,4 @@ def _beside(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
     files = [str(p) for p in [*path.parent.glob("*.yaml"), *path.parent.glob("runs/*.yaml")]]
-    return nearest(str(path), files) if files else ""
+    return nearest(str(path), [file for file in files if file != str(path)]) if files and not path.is_dir() else ""

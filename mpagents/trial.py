@@ -24,8 +24,8 @@ from mpagents.agents.agent import Spaces
 from mpagents.configuration import validate
 from mpagents.environments import EnvironmentSpec, examine, make_vector
 from mpagents.evaluation import evaluate, policy_table
-from mpagents.results.checkpoint import load_checkpoint, load_latest, save_checkpoint
-from mpagents.results.files import write_json
+from mpagents.results.checkpoint import DamagedCheckpoint, load_checkpoint, load_latest, save_checkpoint
+from mpagents.results.files import read_json, write_json
 from mpagents.results.logger import Logger
 from mpagents.seeding import derive
 from mpagents.snapshot import is_begun, is_exact, restore, snapshot
@@ -75,9 +75,10 @@ def trial_steps(spec: TrialSpec, root: Path) -> Steps:
     folder.mkdir(parents=True, exist_ok=True)
     status: dict[str, Any] = {"status": "running", "hash": spec.hash}
     write_json(folder / "trial.json", spec.to_json() | {"versions": versions()})
+    write_json(folder / "status.json", status)
     try:
         status |= (yield from _train(spec, folder)) | {"status": "finished", "error": None}
-    except Exception as error:  # noqa: BLE001 - recorded, and told at the end of the study
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and told at the end of the study
         problem = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         status |= {"status": "failed", "error": problem}
     write_json(folder / "status.json", status)
@@ -111,7 +112,7 @@ def load_trained(folder: Path, env_id: str | None = None, trust: bool = False) -
     """
     if not (folder / "trial.json").is_file():
         raise ValueError(f"{folder} has no trial.json; expected a trial's folder, runs/<study>/<env>/<agent>/seed=<n>")
-    spec = TrialSpec.from_json(json.loads((folder / "trial.json").read_bytes()))
+    spec = TrialSpec.from_json(read_json(folder / "trial.json") or {})
     if env_id is not None:
         spec = replace(spec, env=replace(spec.env, id=env_id))
     for path in (spec.agent.name, *spec.env.wrappers, *(() if env_id else (spec.env.id,))):
@@ -209,7 +210,11 @@ class _Run:
         """The best checkpoint's figures on seeds of its own."""
         step = self.progress.best_step
         if step != self.progress.step:
-            self.agent.load_state_dict(load_checkpoint(self.folder / "checkpoint" / f"step={step}")["agent"])
+            try:
+                self.agent.load_state_dict(load_checkpoint(self.folder / "checkpoint" / f"step={step}")["agent"])
+            except DamagedCheckpoint as error:
+                print(f"the best checkpoint is damaged, judging the last one: {error}", file=sys.stderr)
+                step = self.progress.step
         seed = derive(self.spec.seed, "best")
         episodes = self.spec.evaluation.episodes
         figures = evaluate(self.agent, self.env_spec, self.spaces, episodes=episodes, seed=seed)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # tests run side by side: two threads each would fight for the cores
+
 ROOT = Path(__file__).parent.parent
 
 

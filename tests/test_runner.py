@@ -194,6 +194,42 @@ def descends(pid: int, ancestor: int) -> bool:
     return False
 
 
+def test_lost_pack_blames_the_trial_that_was_running(tmp_path):
+    from collections import Counter
+
+    from mpagents.results.files import write_json
+    from mpagents.runner import MAX_RETRIES, _lost
+    from mpagents.study import Study
+
+    study = Study.from_values({"name": "p", "envs": ["FrozenLake-v1"], "agents": ["random"], "seeds": 3})
+    pack = {spec.path: spec for spec in study.trials().trials}
+    first, second, third = pack.values()
+    (tmp_path / first.path).mkdir(parents=True)
+    failure = {"status": "failed", "hash": first.hash, "error": {"type": "E", "message": "its own reason", "traceback": "t"}}
+    write_json(tmp_path / first.path / "status.json", failure)
+    retries, told = Counter(), []
+    for _ in range(MAX_RETRIES):
+        assert _lost(pack, retries, RuntimeError("gone"), tmp_path, told.append) == [second, third]
+    assert _lost(pack, retries, RuntimeError("gone"), tmp_path, told.append) == [third]
+    assert retries == {second.path: MAX_RETRIES + 1}
+    assert told[-2]["status"] == failure
+    assert "its worker process died 3 times: gone" in told[-1]["status"]["error"]["message"]
+
+
+def test_study_answers_two_signals_and_early_ones(study_file, tmp_path):
+    study_file(SLOW)
+    for delay, signals in ((2.5, [signal.SIGTERM]), (9, [signal.SIGTERM, signal.SIGTERM, signal.SIGINT])):
+        process = start(tmp_path, "run", "study.yaml", "--workers", "2")
+        time.sleep(delay)
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.2)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 130, errors
+        assert "the same command continues" in errors
+        wait_until(lambda: not mine(tmp_path), 10, "Ray's processes to be gone")
+
+
 def test_user_project_runs_from_its_own_folder(tmp_path):
     import shutil
 

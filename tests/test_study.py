@@ -70,6 +70,12 @@ def test_study_tells_every_problem_with_its_place():
         ("steps=-1", "steps: got -1; expected greater than 0"),
         ("evaluation.evry=1", "evaluation.evry: unknown key; did you mean 'every'?"),
         ("agents.1.steps=0", "agents.1.steps: got 0; expected greater than 0"),
+        ("envs.0={id: FrozenLake-v1, kwargs: {map_name: 9x9}}", "envs.0: environment 'FrozenLake-v1'"),
+        ("envs.1.wrappers=[builtins:str]", "envs.1: wrapper 'builtins:str' gave a str; expected an environment"),
+        ("envs.1.wrappers=[gymnasium.wrappers:TimeLimit]", "envs.1: wrapper 'gymnasium.wrappers:TimeLimit'"),
+        ("envs.1.label=study.json", "envs.1.label: 'study.json' is the name of a file of results"),
+        ("agents.0=os:path", "agents.0.name: agent 'os:path' is no agent: it has no Config"),
+        ("agents.0=.x:Y", "agents.0.name: agent '.x:Y' should be a registered name"),
         ("encoders=[vae]", "encoders.0: got 'vae'; expected null"),
     ],
 )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mpagents.results.checkpoint import load_latest, steps
+from mpagents.results.checkpoint import DamagedCheckpoint, load_latest, steps
 from mpagents.study import Study
-from mpagents.trial import load_trained, run_trial, trial_steps
+from mpagents.trial import load_trained, prepare, run_trial, trial_steps
 
 LEARNERS = ["monte_carlo", "td", "sarsa", {"name": "sarsa", "n": 4}, {"name": "sarsa", "trace_decay": 0.9}, "q_learning",
             {"name": "q_learning", "double": True}, "model_based", {"name": "model_based", "planning": "dyna"}]  # fmt: skip
@@ -172,6 +172,34 @@ def _broken(steps):
 
 Broken = _env(_broken)
 Nan = _env(lambda steps: float("nan"))
+
+
+def test_trial_refuses_to_continue_on_lost_rows(tmp_path):
+    spec = trial("q_learning")
+    interrupt(spec, tmp_path, 3_000)
+    file = tmp_path / spec.path / "metrics.jsonl"
+    file.write_bytes(file.read_bytes()[:50])
+    status = run_trial(spec, tmp_path)
+    assert status["status"] == "failed"
+    assert "rows are lost" in status["error"]["message"]
+
+
+def test_trial_judges_the_last_checkpoint_when_the_best_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr("mpagents.trial.load_checkpoint", lambda path: (_ for _ in ()).throw(DamagedCheckpoint(str(path))))
+    status = run_trial(trial({"name": "q_learning", "alpha": 0.9}, "CliffWalking-v1"), tmp_path)
+    assert status["status"] == "finished"
+    assert status["best"]["step"] == 6_000
+
+
+def test_trial_honours_the_shortest_of_several_time_limits():
+    spec = trial("q_learning", {"id": "FrozenLake-v1", "wrappers": ["tests.test_trial:longer"]})
+    assert prepare(spec)[1].max_episode_steps == 100
+
+
+def longer(env):
+    import gymnasium
+
+    return gymnasium.wrappers.TimeLimit(env, 5_000)
 
 
 def test_load_trained_imports_nothing_that_only_a_results_folder_names(tmp_path, monkeypatch):

@@ -25,11 +25,28 @@ def agent_class(name: str) -> type:
 
         raise ValueError(f"unknown agent {name!r}{nearest(name, AGENTS)}")
     module_name, _, class_name = path.partition(":")
+    if not module_name or module_name.startswith(".") or not class_name:
+        raise ValueError(f"agent {name!r} should be a registered name or 'module:Class'")
     try:
-        return getattr(importlib.import_module(module_name), class_name)
+        found = getattr(importlib.import_module(module_name), class_name)
     except ModuleNotFoundError as error:
         if error.name and not module_name.startswith(error.name):
             raise  # the module exists, and something that it imports doesn't
         raise ValueError(f"agent {name!r}: no module {module_name!r} on the path of this folder") from error
     except AttributeError as error:
         raise ValueError(f"agent {name!r}: module {module_name!r} has no class {class_name!r}") from error
+    missing = [part for part in ("Config", "check", "train", "predict", "state_dict") if not hasattr(found, part)]
+    if missing:
+        raise ValueError(f"agent {name!r} is no agent: it has no {', '.join(missing)} (see mpagents.agents.agent.Agent)")
+    return found
+
+
+def resolved_device(device: str) -> str:
+    """For auto: cuda where torch finds a GPU, else cpu. Raises ValueError for cuda where it finds none."""
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, and torch finds no GPU here; use auto or cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -48,7 +48,7 @@ def discard(folder: Path) -> None:
     entries = [entry for entry in folder.iterdir() if entry.name != ".lock"] if folder.is_dir() else []
     if entries and not (folder / "study.json").is_file():
         raise ValueError(f"{folder} holds no study.json, so --fresh doesn't delete it; choose another name or --out DIR")
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: entry.name == "study.json"):  # that one last: it says what this is
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
@@ -60,9 +60,9 @@ def unfinished(folder: Path, trials: list[TrialSpec]) -> list[TrialSpec]:
     todo: list[TrialSpec] = []
     changed: dict[str, list[str]] = {}  # by what has changed: the trials
     for spec in trials:
-        status = read_json(folder / spec.path / "status.json") or {}
+        status = read_status(folder, spec.path)
         if status.get("hash") == spec.hash:
-            if status["status"] != "finished":
+            if status.get("status") != "finished":
                 todo.append(spec)
             continue
         existing = read_json(folder / spec.path / "trial.json")
@@ -111,9 +111,19 @@ def write_study(folder: Path, study: Study, expansion: Expansion) -> None:
     write_json(folder / "study.json", content)
 
 
+def forget_failures(folder: Path, trials: list[TrialSpec]) -> None:
+    """Take away what earlier runs have said of trials that are to run again."""
+    for spec in trials:
+        (folder / spec.path / "status.json").unlink(missing_ok=True)
+
+
 def read_status(folder: Path, path: str) -> dict[str, Any]:
-    """A trial's status; empty where it hasn't written one."""
-    return read_json(folder / path / "status.json") or {}
+    """A trial's status; empty where it hasn't written one, or a damaged one."""
+    try:
+        status = read_json(folder / path / "status.json")
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}
 
 
 def record_lost(folder: Path, spec: TrialSpec, message: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ class Logger:
         self.start = time.time()
         rows = folder / "metrics.jsonl"
         self._rows = rows.open("r+b" if rows.exists() else "w+b")
+        length = rows.stat().st_size
+        if length < offset:
+            raise ValueError(f"{rows} has {length} bytes, its checkpoint says {offset}: rows are lost; run again with --fresh")
         self._rows.truncate(offset)
         self._rows.seek(offset)
         number = len(list(folder.glob("events.out.tfevents.*")))
@@ -74,9 +78,11 @@ class Logger:
         self._write_event(summary=Summary(value=[summary]))
 
     def offset(self) -> int:
-        """Flush both files; the length of `metrics.jsonl`, which a checkpoint keeps."""
+        """Flush both files to the disk; the length of `metrics.jsonl`, which a checkpoint keeps."""
         self._rows.flush()
         self._events.flush()
+        os.fsync(self._rows.fileno())
+        os.fsync(self._events_file.fileno())
         return self._rows.tell()
 
     def close(self) -> None:

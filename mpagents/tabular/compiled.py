@@ -21,7 +21,7 @@ def cache_folder() -> str:
     """$XDG_CACHE_HOME/mpagents/kernels-<hash of the sources>; numba falls back to its default if it can't be written."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for folder in ("tabular", "agents"):
+    for folder in ("tabular", "agents", "deep"):
         for source in sorted((package / folder).glob("*.py")):
             digest.update(source.read_bytes())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -64,6 +64,10 @@ def reach(row_start, next_state, terminated, num_actions, start):
     return reached
 
 
+class NoTransitionTable(ValueError):
+    """The environment doesn't tell its dynamics."""
+
+
 @dataclass(frozen=True, eq=False)
 class FiniteMDP:
     """A finite Markov decision process. Build one by `from_gymnasium`, `from_arrays` or `from_successors`.
@@ -124,16 +128,17 @@ class FiniteMDP:
     def from_gymnasium(cls, env: Any, discount: float = 0.99) -> FiniteMDP:
         """From an environment with `mdp`, or with `P[s][a] = [(p, s′, r, terminated), …]` and `initial_state_distrib`.
 
-        Raises ValueError where the environment has neither, or its table doesn't tell all of its dynamics.
+        Raises NoTransitionTable where the environment has neither, or its table doesn't tell all of its dynamics; ValueError
+        naming the state and the action where the table is wrong.
         """
         base = env.unwrapped
         if isinstance(getattr(base, "mdp", None), cls):
             return base.mdp.with_discount(discount)
         table, initial = getattr(base, "P", None), getattr(base, "initial_state_distrib", None)
         if table is None or initial is None:
-            raise ValueError(f"{base} has no transition table: expected `P` and `initial_state_distrib`, or `mdp`")
+            raise NoTransitionTable(f"{base} has no transition table: expected `P` and `initial_state_distrib`, or `mdp`")
         if getattr(base, "fickle_passenger", False):
-            raise ValueError(f"{base} changes destinations outside of its table `P` (fickle_passenger=True)")
+            raise NoTransitionTable(f"{base} changes destinations outside of its table `P` (fickle_passenger=True)")
         num_states, num_actions = len(table), len(table[0])
         rows = [table[s][a] for s in range(num_states) for a in range(num_actions)]
         row_start = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
