@@ -156,6 +156,8 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
                     address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                     configure_logging=False, **({} if address else own),
                 )  # fmt: skip
+            except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
+                raise Interrupted from error
             except ConnectionError as error:
                 fix = "start one (`ray start --head`), or leave --address out to use this machine"
                 raise ValueError(f"no Ray cluster found at {address!r}; {fix}") from error
