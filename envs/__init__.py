@@ -19,6 +19,7 @@ ENTRY_POINTS: dict[str, tuple[str, int | None]] = {
     "GamblersProblem-v0": ("envs.finite.gambler:gambler", None),
     "Cliff-v0": ("envs.finite.cliff:cliff", 500),
     "Chain-v0": ("envs.finite.chain:chain", 1000),
+    "Memory-v0": ("envs.memory:Memory", None),
 }
 
 for _id, (_entry_point, _limit) in ENTRY_POINTS.items():

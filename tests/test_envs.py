@@ -22,6 +22,7 @@ from envs.finite.jacks_car_rental import poisson_up_to
 from mpagents.tabular.mdp import FiniteMDP
 
 IDS = sorted(spec.id for spec in gymnasium.registry.values() if str(spec.entry_point).startswith("envs."))
+FINITE = [env_id for env_id in IDS if str(gymnasium.spec(env_id).entry_point).startswith("envs.finite.")]
 SMALL_KWARGS = {"JacksCarRental-v0": {"max_cars": 4, "max_moves": 2}}  # its table P would take seconds
 
 
@@ -72,7 +73,7 @@ def test_env_passes_both_checkers_and_its_spec_travels_as_json(env_id):
     assert again.observation_space == env.observation_space
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", FINITE)
 def test_env_table_agrees_with_its_mdp(env_id):
     env = gymnasium.make(f"envs:{env_id}", **SMALL_KWARGS.get(env_id, {})).unwrapped
     rebuilt = FiniteMDP.from_gymnasium(_TableOnly(env), discount=env.mdp.discount)
@@ -90,7 +91,7 @@ class _TableOnly:
         self.unwrapped, self.P, self.initial_state_distrib = self, env.P, env.initial_state_distrib
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", FINITE)
 def test_env_seed_decides_the_episode(env_id):
     def episode(seed):
         env = gymnasium.make(f"envs:{env_id}", **SMALL_KWARGS.get(env_id, {}))
@@ -110,7 +111,7 @@ def test_env_seed_decides_the_episode(env_id):
     assert len(starts) > 1 or env.unwrapped.mdp.initial.max() == 1.0
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", FINITE)
 def test_env_renders_text_and_pictures(env_id):
     text = gymnasium.make(f"envs:{env_id}", render_mode="ansi")
     picture = gymnasium.make(f"envs:{env_id}", render_mode="rgb_array")
@@ -302,7 +303,7 @@ def test_env_refuses_bad_parameters_by_name(env_id, kwargs, text):
         gymnasium.make(f"envs:{env_id}", **kwargs)
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", FINITE)
 def test_env_refuses_unknown_parameters_modes_and_actions(env_id):
     with pytest.raises(TypeError, match="nosuch"):
         gymnasium.make(f"envs:{env_id}", nosuch=1)
@@ -326,3 +327,20 @@ def test_env_changes_only_plain_attributes():
     changed = {name for name, value in vars(env).items() if value is not before.get(name)}
     assert changed <= {"s", "last_action"}
     json.dumps([env.s, env.last_action])
+
+
+def test_memory_shows_the_cue_once_and_pays_for_it_at_the_end():
+    env = gymnasium.make("envs:Memory-v0", length=3, render_mode="ansi")
+    cues = set()
+    for seed in range(20):
+        cue, _ = env.reset(seed=seed)
+        cues.add(cue)
+        steps = [env.step(0) for _ in range(3)]
+        assert [(observation, reward, terminated) for observation, reward, terminated, *_ in steps] == [
+            (2, 0.0, False), (2, 0.0, False), (3, 0.0, False),
+        ]  # fmt: skip
+        assert env.render() == "LR"[cue] + "..@\n"
+        assert env.step(0)[1:3] == (1.0 if cue == 0 else -1.0, True)
+    assert cues == {0, 1}
+    with pytest.raises(ValueError, match="length is 0; expected"):
+        gymnasium.make("envs:Memory-v0", length=0)

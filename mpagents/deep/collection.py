@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpagents.deep.observations import ObservationCodec
+from mpagents.seeding import derive
 from mpagents.tabular.simulation import WINDOW, autoreset_mode
 
 Stored = dict[str, np.ndarray]
@@ -26,6 +27,7 @@ class Transition(NamedTuple):
     truncated: np.ndarray  # bool [n], never together with terminated
     next_obs: Stored  # the true successor of what was observed, before any reset
     valid: np.ndarray  # bool [n]
+    next_mask: np.ndarray | None = None  # bool [n, A], the mask of `next_obs` where `info["action_mask"]` is
 
 
 class Collector:
@@ -37,7 +39,7 @@ class Collector:
         self.obs: Stored = {}  # what the agent sees now, by leaf [n, …]
         self.first = np.zeros(0, np.bool_)  # [n]: an episode begins with `obs`
         self.action_mask: np.ndarray | None = None  # bool [n, A]
-        self._resetting = np.zeros(0, np.bool_)
+        self._resetting, self._some_reset = np.zeros(0, np.bool_), 0  # which, and how many
         self._return, self._length = np.zeros(0), np.zeros(0, np.int64)
         self.returns: deque[float] = deque(maxlen=WINDOW)
         self.lengths: deque[int] = deque(maxlen=WINDOW)
@@ -52,34 +54,44 @@ class Collector:
         self._env = env
         if getattr(env, "restored", False) and self.obs:
             return
-        observation, infos = env.reset(seed=None if self.num_steps else self.seed)
+        observation, infos = env.reset(seed=derive(self.seed, "resumed", self.num_steps) if self.num_steps else self.seed)
         n = env.num_envs
         self.obs, self.first = self.codec.store(observation), np.ones(n, np.bool_)
-        self._resetting = np.zeros(n, np.bool_)
+        self._resetting, self._some_reset = np.zeros(n, np.bool_), 0
         self._return, self._length = np.zeros(n), np.zeros(n, np.int64)
         self._take_mask(infos)
 
     def step(self, action: np.ndarray) -> Transition:
         """Execute `action` [n, …]; afterwards `obs` and `first` tell where the environments stand."""
         observation, reward, terminated, truncated, infos = self._env.step(action)
-        valid = ~self._resetting
-        terminated = np.asarray(terminated, np.bool_) & valid
-        truncated = np.asarray(truncated, np.bool_) & valid & ~terminated
-        reward = np.where(valid, reward, 0.0).astype(np.float32)
-        self.num_steps += int(valid.sum())
-        ended = terminated | truncated
-        self._count(reward, valid, ended)
+        valid, ends = ~self._resetting, terminated | truncated
+        reward = np.array(reward, np.float32)
+        if self._some_reset:
+            reward[self._resetting] = 0.0
+            ends &= valid
+        terminated = terminated & ends
+        ended = bool(ends.any())
+        self.num_steps += len(valid) - self._some_reset
+        self._count(reward, valid, ends if ended else None)
         self.obs = self.codec.store(observation)
-        next_obs = self.obs
+        self._take_mask(infos)
+        next_obs, next_mask = self.obs, self.action_mask
         if self._same_step:
-            if ended.any():
-                next_obs = self._with_final(infos["final_obs"], ended)
-            self.first = ended
+            if ended:
+                next_obs = self._with_final(infos["final_obs"], ends)
+                next_mask = self._with_final_mask(infos.get("final_info", {}), ends)
+            self.first = ends
         else:
             self.first = self._resetting
-            self._resetting = ended
-        self._take_mask(infos)
-        return Transition(reward, terminated, truncated, next_obs, valid)
+            self._resetting, self._some_reset = ends, int(ends.sum()) if ended else 0
+        return Transition(reward, terminated, ends & ~terminated, next_obs, valid, next_mask)
+
+    def absorb(self, reward: np.ndarray, ends: np.ndarray, observation: Any) -> None:
+        """Take note of steps [T, n] that were taken elsewhere (a compiled rollout), each valid, and of what is seen now."""
+        for t in range(len(reward)):
+            self._count(reward[t], np.True_, ends[t] if ends[t].any() else None)
+        self.num_steps += reward.size
+        self.obs, self.first = self.codec.store(observation), ends[-1]
 
     def _with_final(self, final: Any, ended: np.ndarray) -> Stored:
         replaced = {name: value.copy() for name, value in self.obs.items()}
@@ -89,14 +101,23 @@ class Collector:
                 replaced[name][i] = value[0]
         return replaced
 
-    def _count(self, reward: np.ndarray, valid: np.ndarray, ended: np.ndarray) -> None:
+    def _with_final_mask(self, final: dict[str, Any], ended: np.ndarray) -> np.ndarray | None:
+        """The masks after the step, and at an end the true last one; where it isn't told, everything is allowed."""
+        if self.action_mask is None:
+            return None
+        last = np.asarray(final["action_mask"], np.bool_) if "action_mask" in final else np.ones_like(self.action_mask)
+        return np.where(ended[:, None], last, self.action_mask)
+
+    def _count(self, reward: np.ndarray, valid: Any, ends: np.ndarray | None) -> None:
         self._return += reward
         self._length += valid
-        for i in np.flatnonzero(ended):
+        if ends is None:
+            return
+        for i in np.flatnonzero(ends):
             self.returns.append(float(self._return[i]))
             self.lengths.append(int(self._length[i]))
             self.num_episodes += 1
-        self._return[ended], self._length[ended] = 0.0, 0
+        self._return[ends], self._length[ends] = 0.0, 0
 
     def _take_mask(self, infos: dict[str, Any]) -> None:
         mask = infos.get("action_mask")
@@ -125,6 +146,7 @@ class Collector:
         self.returns.extend(state["returns"])
         self.lengths.extend(state["lengths"])
         self.first, self._resetting = state["first"], state["resetting"]
+        self._some_reset = int(self._resetting.sum())
         self._return, self._length = state["return"], state["length"]
         self._env = None
 

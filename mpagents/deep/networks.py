@@ -69,7 +69,10 @@ class Torso(nn.Module):
         self.out_features = hidden_sizes[-1] if hidden_sizes else inputs
 
     def forward(self, observation: Observation) -> Tensor:
-        vector, image = self.codec.prepare(observation)
+        return self.features(*self.codec.prepare(observation))
+
+    def features(self, vector: Tensor | None, image: Tensor | None) -> Tensor:
+        """The same of a prepared observation."""
         if self.cnn is not None and image is not None:
             seen = self.cnn(image)
             vector = seen if vector is None else torch.cat([seen, vector], dim=1)

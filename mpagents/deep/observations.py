@@ -52,6 +52,7 @@ class ObservationCodec:
     def __init__(self, space: gym.Space) -> None:
         check_observation(space)
         self.leaves = leaves(space)
+        self._places = [(name, [p for p in name.split(".") if p], _storage_type(leaf)) for name, leaf in self.leaves.items()]
         self.vector_size = sum(_width(leaf) for leaf in self.leaves.values() if not is_image(leaf))
         shapes = [_channels_first(leaf.shape) for leaf in self.leaves.values() if is_image(leaf) and leaf.shape]
         if len({shape[1:] for shape in shapes}) > 1:
@@ -61,12 +62,16 @@ class ObservationCodec:
     def store(self, observation: Any) -> dict[str, np.ndarray]:
         """A batch as a vector environment gives it, copied into its storage type."""
         found: dict[str, np.ndarray] = {}
-        for name, leaf in self.leaves.items():
+        for name, parts, storage_type in self._places:
             value = observation
-            for part in filter(None, name.split(".")):
+            for part in parts:
                 value = value[int(part)] if isinstance(value, tuple) else value[part]
-            found[name] = np.array(value, dtype=_storage_type(leaf))
+            found[name] = np.array(value, dtype=storage_type)
         return found
+
+    def empty(self, n: int) -> dict[str, np.ndarray]:
+        """Storage for n observations, zeros."""
+        return {name: np.zeros((n, *(leaf.shape or ())), _storage_type(leaf)) for name, leaf in self.leaves.items()}
 
     def tensors(self, observation: Any, device: torch.device | str = "cpu") -> Observation:
         """The same as tensors on a device, in one transfer a leaf."""

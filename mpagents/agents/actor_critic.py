@@ -1,0 +1,249 @@
+"""Actor-critic (notes §10.3): a policy that follows the advantages a learned value tells, from one-step TD to PPO.
+
+    rollout:  T steps of n environments under π_θ
+    targets:  A_t = δ_t + γλ A_{t+1},  δ_t = r + γ V(s′) − V(s),  G_t = A_t + V(s_t)            (Schulman et al. 2016)
+    update:   ascend  log π_θ(a | s) A  (or PPO's clipped ratio)  − c_V (V(s) − G)²/2 + c_H H(π_θ)
+
+The notes' form is `rollout_steps: 1, gae_lambda: 0`, with the sign of ascent, log π · (r + γV′ − V): the notes print that of
+descent. A2C (Mnih et al. 2016, arXiv:1602.01783) is `rollout_steps: 5, gae_lambda: 1, epochs: 1, clip_ratio: null,
+optimiser: rmsprop, learning_rate: 7e-4, normalise_advantage: false`; PPO (Schulman et al. 2017, arXiv:1707.06347) is several
+`epochs` over a rollout with a `clip_ratio`. `recurrent` puts an LSTM between torso and heads: its state is kept for each
+environment, forgotten where an episode begins, and run anew over whole rollouts when learning.
+
+Deviations: values and old log-probabilities are computed for whole rollouts before learning (by the very parameters that
+acted); moments of observations change after an update, so that acting and learning normalise alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from mpagents.agents.agent import Metrics, Spaces
+from mpagents.configuration import NonNegative, Positive, PositiveInt, UnitInterval
+from mpagents.deep import optimisers
+from mpagents.deep.acting import Acting, training_metrics
+from mpagents.deep.collection import Collector
+from mpagents.deep.compiling import Compile, compiled, resolve
+from mpagents.deep.fused import rollout as rollout_of
+from mpagents.deep.losses import clipped_ratio, explained_variance, normalised, policy_gradient, value_loss, weighted_mean
+from mpagents.deep.normalisation import RewardScale
+from mpagents.deep.observations import ObservationCodec, check_observation
+from mpagents.deep.policies import masked_logits, policy_head
+from mpagents.deep.policy_networks import PolicyValueNetwork, Sizes, State
+from mpagents.deep.returns import gae
+from mpagents.deep.rollout import Batch, Rollout, as_columns, minibatches, successors
+from mpagents.schedules import Schedule, numbers, scheduled
+from mpagents.seeding import derive
+from mpagents.torch_env import TorchEnv, TorchVectorEnv, Walk
+
+Parts = dict[str, Tensor]  # of a loss, and how well it went; each 0-dim
+DECAYING = Schedule(start=1e-3, end=0.0)
+
+
+class ActorCritic:
+    """Policy gradient with a learned value: one-step TD, A2C and PPO; Gaussian and softmax policies; LSTM."""
+
+    @dataclass(frozen=True)
+    class Config:
+        num_envs: PositiveInt = 8
+        rollout_steps: PositiveInt = 32  # of each environment between updates
+        gae_lambda: UnitInterval = 0.95
+        epochs: PositiveInt = 10  # passes over a rollout
+        minibatches: PositiveInt = 1  # of each epoch
+        clip_ratio: Positive | None = 0.2  # PPO's; null: the plain policy gradient
+        learning_rate: NonNegative | Schedule = DECAYING
+        optimiser: Literal["adam", "rmsprop"] = "adam"  # with ε 1e-5; α of RMSprop is 0.99
+        value_coefficient: NonNegative = 1.0  # of half the squared error
+        entropy_coefficient: NonNegative = 0.0
+        max_grad_norm: Positive = 0.5
+        normalise_advantage: bool = True  # over a minibatch
+        normalise_observations: bool = False  # by running moments
+        normalise_rewards: bool = True  # by the standard deviation of the discounted return
+        hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+        activation: Literal["tanh", "relu", "silu", "gelu", "elu"] = "tanh"
+        recurrent: Literal[False] | PositiveInt = False  # units of the LSTM
+        initial_log_std: float = 0.0  # of a Gaussian policy, where ±1 are the action's bounds
+        device: Literal["auto", "cpu", "cuda"] = "cpu"
+        compile: Compile = "auto"
+        log_every: PositiveInt = 1_000  # environment steps
+
+        def __post_init__(self) -> None:
+            if self.epochs > 1 and self.clip_ratio is None:
+                raise ValueError(f"epochs is {self.epochs} without a clip_ratio; expected 1, or a clip_ratio such as 0.2")
+            if self.recurrent and self.minibatches > self.num_envs:
+                what = f"minibatches is {self.minibatches} with num_envs {self.num_envs}"
+                raise ValueError(f"{what}; a recurrent policy splits by environment, so expected minibatches ≤ num_envs")
+
+    @classmethod
+    def check(cls, config: Config, spaces: Spaces) -> None:
+        check_observation(spaces.observation)
+        policy_head(spaces.action)
+
+    def __init__(self, config: Config, spaces: Spaces, *, seed: int, encoder: Any = None, device: str = "cpu") -> None:
+        self.config, self.spaces, self.device = config, spaces, torch.device(device)
+        self.recurrent, self.single_update = bool(config.recurrent), config.epochs == config.minibatches == 1
+        self.codec, self.head = ObservationCodec(spaces.observation), policy_head(spaces.action)
+        sizes = Sizes(
+            config.hidden_sizes, config.activation, int(config.recurrent), config.initial_log_std, config.normalise_observations
+        )
+        start = torch.Generator().manual_seed(derive(seed, "network"))
+        self.network = PolicyValueNetwork(self.codec, self.head, sizes, start).to(self.device)
+        self.names, self.parameters = map(list, zip(*self.network.named_parameters()))
+        self.moments = (optimisers.adam_state if config.optimiser == "adam" else optimisers.rmsprop_state)(self.parameters)
+        self.learning_rate = torch.zeros((), device=self.device)
+        self.reward_scale = RewardScale(spaces.discount)
+        self.rng = torch.Generator().manual_seed(derive(seed, "train"))
+        self.acting = Acting(self.codec, self.head, self.network, derive(seed, "predict"), self.device)
+        self.collector = Collector(self.codec, derive(seed, "environment"))
+        self.state: State = ()  # the LSTM's, of the training environments
+
+    def targets(self, parameters: list[Tensor], batch: Batch, state: State) -> tuple[Batch, Parts]:
+        """What a rollout [T, n] teaches: advantages, returns, and log-probabilities under the policy that acted."""
+        call = dict(zip(self.names, parameters))
+        with torch.no_grad():
+            output, value, states = functional_call(self.network, call, (batch["obs"], batch["first"], state))
+            next_value = functional_call(self.network, call, successors(batch, states))[1].reshape(value.shape)
+            advantage = gae(
+                batch["reward"], value, next_value, batch["terminated"], batch["truncated"], batch["valid"],
+                discount=self.spaces.discount, trace_decay=self.config.gae_lambda,
+            )  # fmt: skip
+            log_prob = self.head.log_prob(masked_logits(output, batch.get("mask")), batch["action"])
+        weight = batch["valid"].float()
+        learned = {"log_prob": log_prob, "advantage": advantage, "value": value, "return": advantage + value, "weight": weight}
+        kept = {name: batch[name] for name in ("obs", "first", "action", "mask") if name in batch}
+        return kept | learned, {"explained_variance": explained_variance(value, advantage + value, weight)}
+
+    def loss(self, parameters: dict[str, Tensor], batch: Batch, state: State) -> tuple[Tensor, Parts]:
+        """The loss of a minibatch of `targets`, and its parts."""
+        config, weight, advantage = self.config, batch["weight"], batch["advantage"]
+        output, value, _ = functional_call(self.network, parameters, (batch["obs"], batch["first"], state))
+        output = masked_logits(output, batch.get("mask"))
+        log_prob = self.head.log_prob(output, batch["action"])
+        if config.normalise_advantage:
+            advantage = normalised(advantage, weight)
+        if config.clip_ratio is None:
+            policy = policy_gradient(log_prob, advantage, weight)
+        else:
+            policy = clipped_ratio(log_prob, batch["log_prob"], advantage, weight, config.clip_ratio)
+        entropy = weighted_mean(self.head.entropy(output), weight)
+        error = value_loss(value, batch["return"], weight)
+        total = policy + config.value_coefficient * error - config.entropy_coefficient * entropy
+        return total, {"policy_loss": policy.detach(), "value_loss": error.detach(), "entropy": entropy.detach()}
+
+    def update(self, parameters: list[Tensor], moments: dict, batch: Batch, state: State, learning_rate: Tensor) -> Parts:
+        """One gradient step in place on `parameters` and `moments`: gradient, clipping, optimiser."""
+        total, parts, gradients = optimisers.value_and_gradients(self.loss, dict(zip(self.names, parameters)), batch, state)
+        clipped, norm = optimisers.clip_by_global_norm(gradients, self.config.max_grad_norm)
+        step = optimisers.adam if self.config.optimiser == "adam" else optimisers.rmsprop
+        step(parameters, clipped, moments, learning_rate, eps=1e-5)
+        return {"loss": total, "gradient_norm": norm, **parts}
+
+    def learn_once(self, parameters: list[Tensor], moments: dict, batch: Batch, state: State, learning_rate: Tensor) -> Parts:
+        """Targets and one gradient step over the whole rollout."""
+        batch, metrics = self.targets(parameters, batch, state)
+        return metrics | self.update(parameters, moments, batch, state, learning_rate)
+
+    def iteration(
+        self, parameters: list[Tensor], moments: dict, learning_rate: Tensor, env: TorchEnv, walk: Walk, *noise: Tensor
+    ) -> tuple[Parts, Walk, Tensor, Tensor]:
+        """A rollout of a torch environment and `learn_once`: (metrics, where it stands, reward and ends [T, n])."""
+        call = dict(zip(self.names, parameters))
+        batch, walk = rollout_of(self.network, call, self.head, env, walk, *noise)
+        metrics = self.learn_once(parameters, moments, batch, (), learning_rate)
+        return metrics, walk, batch["reward"], batch["terminated"] | batch["truncated"]
+
+    def learn(self, rollout: Batch, state: State) -> Parts:
+        """All of the learning from one rollout."""
+        config, steps = self.config, (self.parameters, self.moments)
+        if self.single_update:
+            return self._learn_once(*steps, rollout, state, self.learning_rate)
+        batch, metrics = self.targets(self.parameters, rollout, state)
+        batch = batch if self.recurrent else as_columns(batch)
+        for _ in range(config.epochs):
+            for part, start in minibatches(batch, state, config.minibatches, self.rng):
+                metrics |= self._update(*steps, part, start, self.learning_rate)
+        return metrics
+
+    def train(self, env: Any, num_steps: int) -> Iterator[tuple[int, Metrics]]:
+        config, collector = self.config, self.collector
+        if collector.num_steps >= num_steps:
+            return
+        collector.attach(env)
+        self.state = self.state or self.network.initial_state(env.num_envs)
+        updates = num_steps // (env.num_envs * config.rollout_steps) * config.epochs * config.minibatches
+        use = resolve(config.compile, updates)
+        self._update, self._learn_once = compiled(self.update, use), compiled(self.learn_once, use)
+        self._iteration, plain = compiled(self.iteration, use), not (config.normalise_rewards or config.normalise_observations)
+        fused = isinstance(env, TorchVectorEnv) and self.single_update and plain and not self.recurrent
+        rollout = Rollout(collector, config.rollout_steps, self.head.empty(env.num_envs))
+        rate = numbers(config.learning_rate, num_steps)
+        while collector.num_steps < num_steps:
+            before = collector.num_steps
+            self.learning_rate.fill_(scheduled.py_func(rate, before))
+            if fused and num_steps - before >= rollout.reward.size:
+                metrics = self._iterate(env, rollout)
+            else:
+                start, batch = self.state, self._collect(rollout, num_steps)
+                metrics = self.learn(batch, start)
+                self.network.learn_moments(batch["obs"], batch["valid"])
+            steps = collector.num_steps
+            if steps // config.log_every > before // config.log_every or steps >= num_steps:
+                yield steps, collector.metrics() | training_metrics(metrics, self.learning_rate.item(), steps)
+
+    def _iterate(self, env: Any, rollout: Rollout) -> Parts:
+        """Collect and learn in one graph."""
+        noise = self.head.noise(rollout.reward.shape, self.rng).to(self.device)
+        steps = self.parameters, self.moments, self.learning_rate
+        metrics, env.walk, reward, ended = self._iteration(*steps, env.torch_env, env.walk, noise, env.noise(len(noise), 2))
+        self.collector.absorb(reward.cpu().numpy(), ended.cpu().numpy(), env.observe())
+        return metrics
+
+    def _collect(self, rollout: Rollout, num_steps: int) -> Batch:
+        """Fill a rollout, or less where the budget ends."""
+        collector, flags = self.collector, rollout.flags
+        rollout.clear()
+        noise = self.head.noise(flags["valid"].shape, self.rng).to(self.device)
+        with torch.inference_mode():
+            for t in range(len(noise)):
+                if collector.num_steps >= num_steps:
+                    break
+                rollout.write_observation(t, collector)
+                action, self.state = self.acting.choose(collector, self.state, noise[t])
+                rollout.write_transition(t, action, collector.step(self.head.for_environment(action)))
+        self.state = tuple(part.clone() for part in self.state)  # learning can't take inference tensors
+        if self.config.normalise_rewards:
+            ended = flags["terminated"] | flags["truncated"]
+            rollout.reward[:] = self.reward_scale(rollout.reward, ended, flags["valid"])
+        return rollout.tensors(self.device)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False,
+        action_masks: Any = None,
+    ) -> tuple[np.ndarray, Any]:  # fmt: skip
+        return self.acting.predict(observation, state, episode_start, deterministic, action_masks)
+
+    def action_probabilities(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> np.ndarray:
+        return self.acting.action_probabilities(observation, deterministic, action_masks)
+
+    def state_dict(self) -> dict:
+        return {
+            "network": dict(self.network.state_dict()), "moments": self.moments, "state": list(self.state),
+            "reward_scale": self.reward_scale.state_dict(), "collector": self.collector.state_dict(),
+            "rng": self.rng.get_state(), "predict_rng": self.acting.rng.get_state(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        optimisers.load_state(self.moments, state["moments"])
+        self.state = tuple(part.to(self.device) for part in state["state"])
+        self.reward_scale.load_state_dict(state["reward_scale"])
+        self.collector.load_state_dict(state["collector"])
+        self.rng.set_state(state["rng"])
+        self.acting.rng.set_state(state["predict_rng"])

@@ -1,0 +1,143 @@
+"""Environments as pure, batched functions of tensors, and the vector environment that one makes.
+
+A `TorchEnv` holds no state: `step` maps (state, action, noise) of n environments to the next, so a whole iteration of learning
+(policy, environment, returns, gradient, optimiser) can be compiled as one graph. torch refuses a generator within a graph:
+hence noise, uniform in [0, 1), is passed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+State = tuple[Tensor, ...]  # each [n, …]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """The numbers 0 … `num` − 1, or arrays of floats within bounds (infinite by default) that hold for each entry."""
+
+    num: int | None = None
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def space(self) -> gym.Space:
+        if self.num is not None:
+            return gym.spaces.Discrete(self.num)
+        return gym.spaces.Box(np.array(self.low, np.float32), np.array(self.high, np.float32))
+
+
+class TorchEnv(Protocol):
+    """n environments at once; every method is pure and can be compiled."""
+
+    observation: ArraySpec
+    action: ArraySpec
+    max_episode_steps: int | None
+    noise_shape: tuple[int, ...]  # of one environment's noise, for a reset or for a step
+
+    def reset(self, noise: Tensor) -> State:
+        """First states from noise [n, *noise_shape]."""
+        ...
+
+    def step(self, state: State, action: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
+        """(next state, reward [n], terminated [n])."""
+        ...
+
+    def observe(self, state: State) -> Tensor:
+        """Observations [n, …]."""
+        ...
+
+
+class Walk(NamedTuple):
+    """Where n environments stand."""
+
+    state: State
+    elapsed: Tensor  # int64 [n], steps since the episode began
+
+
+class Outcome(NamedTuple):
+    """What one step did, before any reset."""
+
+    next_obs: Tensor
+    reward: Tensor  # float32 [n]
+    terminated: Tensor  # bool [n]
+    truncated: Tensor  # bool [n], never together with terminated
+
+
+def begin(env: TorchEnv, noise: Tensor) -> Walk:
+    """New episodes from noise [n, *noise_shape]."""
+    return Walk(env.reset(noise), torch.zeros(len(noise), dtype=torch.int64, device=noise.device))
+
+
+def advance(env: TorchEnv, walk: Walk, action: Tensor, noise: Tensor) -> tuple[Walk, Outcome]:
+    """One step with the time limit and SAME_STEP autoreset; noise [2, n, *noise_shape] is the step's and the resets'."""
+    state, reward, terminated = env.step(walk.state, action, noise[0])
+    elapsed = walk.elapsed + 1
+    limit = env.max_episode_steps
+    truncated = torch.zeros_like(terminated) if limit is None else (elapsed >= limit) & ~terminated
+    ended = terminated | truncated
+    fresh = env.reset(noise[1])
+    after = tuple(torch.where(ended.view(-1, *[1] * (old.dim() - 1)), new, old) for new, old in zip(fresh, state))
+    return Walk(after, torch.where(ended, 0, elapsed)), Outcome(env.observe(state), reward, terminated, truncated)
+
+
+class TorchVectorEnv(VectorEnv):
+    """`num_envs` copies of a `TorchEnv` as a Gymnasium vector environment."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (Gymnasium's annotation)
+
+    def __init__(self, torch_env: TorchEnv, num_envs: int, device: str = "cpu") -> None:
+        self.torch_env, self.num_envs, self.device = torch_env, num_envs, torch.device(device)
+        self.single_observation_space, self.single_action_space = torch_env.observation.space(), torch_env.action.space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.generator = torch.Generator()
+        self.walk: Walk | None = None
+
+    def noise(self, *shape: int) -> Tensor:
+        """Uniform numbers [*shape, n, *noise_shape] from the environment's own generator."""
+        full = (*shape, self.num_envs, *self.torch_env.noise_shape)
+        return torch.rand(full, generator=self.generator).to(self.device)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """`options` are not used."""
+        if seed is not None:
+            self.generator.manual_seed(int(np.ravel(seed)[0]))
+        elif self.walk is None:
+            self.generator.seed()
+        self.walk = begin(self.torch_env, self.noise())
+        return self.observe(), {}
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        if self.walk is None:
+            raise gym.error.ResetNeeded("step was called before reset: call env.reset() first")
+        action = torch.as_tensor(np.asarray(actions), device=self.device)
+        with torch.no_grad():
+            self.walk, outcome = advance(self.torch_env, self.walk, action, self.noise(2))
+        next_obs, reward, terminated, truncated = (part.cpu().numpy() for part in outcome)
+        ended = terminated | truncated
+        infos = {"final_obs": next_obs, "_final_obs": ended} if ended.any() else {}
+        return self.observe(), reward, terminated, truncated, infos
+
+    def snapshot(self) -> dict:
+        """All that changes, for a checkpoint."""
+        assert self.walk is not None
+        return {"state": list(self.walk.state), "elapsed": self.walk.elapsed, "generator": self.generator.get_state()}
+
+    def restore(self, saved: dict) -> None:
+        """Stand where `snapshot` was taken."""
+        state = tuple(part.to(self.device) for part in saved["state"])
+        self.walk = Walk(state, saved["elapsed"].to(self.device))
+        self.generator.set_state(saved["generator"])
+
+    def observe(self) -> np.ndarray:
+        """What is seen where the environments stand, [n, …]."""
+        assert self.walk is not None
+        return self.torch_env.observe(self.walk.state).cpu().numpy()
