@@ -14,6 +14,7 @@ AGENTS = {
     "sarsa": "mpagents.agents.sarsa:Sarsa",
     "q_learning": "mpagents.agents.q_learning:QLearning",
     "model_based": "mpagents.agents.model_based:ModelBased",
+    "dqn": "mpagents.agents.dqn:DQN",
     "reinforce": "mpagents.agents.reinforce:Reinforce",
     "actor_critic": "mpagents.agents.actor_critic:ActorCritic",
     "sb3": "mpagents.agents.sb3:StableBaselines3",
