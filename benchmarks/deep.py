@@ -1,7 +1,8 @@
 """Deep agents side by side with Stable-Baselines3: `python benchmarks/deep.py [--quick] [--only dqn]`.
 
 Every section is a function that returns rows. Both learn the same environment with the same network, batch and updates per
-step, on one thread, in turn in this process, so that noise hits both alike; a figure is the median of the turns. Steps a second are
+step, on one thread, in turn in this process, so that noise hits both alike; a figure is the median of the turns.
+Steps a second are
 counted while learning (the first steps, in which neither learns and ours compiles, are left out); beside them stands what is
 left of them over a whole run of `RUN` steps when the seconds to compile are counted: with torch's cache on disk as it is, and
 with an empty one.
