@@ -216,18 +216,17 @@ def test_lost_pack_blames_the_trial_that_was_running(tmp_path):
     assert "its worker process died 3 times: gone" in told[-1]["status"]["error"]["message"]
 
 
-def test_study_answers_two_signals_and_early_ones(study_file, tmp_path):
+def test_study_answers_several_signals_as_one(study_file, tmp_path):
     study_file(SLOW)
-    for delay, signals in ((2.5, [signal.SIGTERM]), (9, [signal.SIGTERM, signal.SIGTERM, signal.SIGINT])):
-        process = start(tmp_path, "run", "study.yaml", "--workers", "2")
-        time.sleep(delay)
-        for number in signals:
-            process.send_signal(number)
-            time.sleep(0.2)
-        _, errors = process.communicate(timeout=20)
-        assert process.returncode == 130, errors
-        assert "the same command continues" in errors
-        wait_until(lambda: not mine(tmp_path), 10, "Ray's processes to be gone")
+    process = start(tmp_path, "run", "study.yaml", "--workers", "2")
+    wait_until(lambda: list(tmp_path.glob("runs/slow/*/*/*/checkpoint/step=*")), 60, "a checkpoint")
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+        process.send_signal(number)
+        time.sleep(0.2)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "the same command continues" in errors
+    wait_until(lambda: not mine(tmp_path), 10, "Ray's processes to be gone")
 
 
 def test_user_project_runs_from_its_own_folder(tmp_path):
