@@ -15,7 +15,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from envs.classic.cartpole import CartPole
 from envs.classic.cartpole import vector as vector_cartpole
 from mpagents.deep.losses import clipped_ratio, normalised, policy_gradient
-from mpagents.deep.normalisation import RewardScale, RunningMoments
+from mpagents.deep.normalisation import ObservationScale, RewardScale
+from mpagents.deep.observations import ObservationCodec
 from mpagents.deep.policies import Categorical, Gaussian, masked_logits
 from mpagents.deep.returns import gae, reaches_termination, reward_to_go
 from mpagents.python_api import make_agent
@@ -191,8 +192,7 @@ def test_ppo_with_one_epoch_and_minibatch_has_the_policy_gradient():
     torch.testing.assert_close(ours, plain)
     torch.testing.assert_close(plain, torch.tensor([-0.75, 1.0, 0.0]))  # descent of −log π · A: ascent on log π · A
     agents = [taught("actor_critic", vector(Steps), 2_000, **{**A2C, "clip_ratio": clip}) for clip in (None, 0.2)]
-    for ours, plain in zip(*(agent.parameters for agent in agents)):
-        torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(*(agent.parameters for agent in agents), atol=1e-5, rtol=1e-4)
 
 
 def test_clipped_ratio_stops_where_the_ratio_has_left_its_interval():
@@ -212,12 +212,15 @@ def test_normalised_advantage_ignores_rows_without_weight_and_keeps_a_batch_of_o
 
 
 def test_moments_merge_exactly_and_reward_scale_is_the_returns_deviation():
-    x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)) * 5 + 2
-    moments = RunningMoments(3)
-    for part in x.split([1, 9, 490, 500]):
-        moments.update(part)
-    torch.testing.assert_close(moments.mean, x.mean(0))
-    torch.testing.assert_close(moments.variance, x.var(0, unbiased=False))
+    parts = gym.spaces.Dict({"joints": gym.spaces.Box(-9, 9, (3,)), "room": gym.spaces.Discrete(5)})
+    x = np.random.default_rng(0).normal(2, 5, (1000, 3)).astype(np.float32)
+    observations, valid, room = ObservationScale(ObservationCodec(parts)), np.arange(1000) < 990, np.arange(1000) % 5
+    for begin, end in ((0, 1), (1, 10), (10, 500), (500, 1000)):
+        rows = slice(begin, end)
+        observations.update({"joints": x[rows], "room": room[rows]}, valid[rows])
+    scaled = observations({"joints": x, "room": room})
+    np.testing.assert_allclose(scaled["joints"], (x - x[valid].mean(0)) / x[valid].std(0), atol=1e-4)
+    assert scaled["room"] is room
     reward, no, yes = np.array([[1.0], [2.0], [4.0]]), np.zeros((3, 1), bool), np.ones((3, 1), bool)
     scale = RewardScale(0.5)
     first = scale(reward[:2], no[:2], yes[:2])  # returns 1, 2.5
@@ -226,13 +229,13 @@ def test_moments_merge_exactly_and_reward_scale_is_the_returns_deviation():
 
 
 def test_actor_critic_normalisers_are_kept_and_frozen_in_evaluation():
-    env = vector(TwoStates)
+    env = vector(Steps, length=4)
     agent = taught("actor_critic", env, 1_000, normalise_observations=True, normalise_rewards=True)
     state = agent.state_dict()
-    assert state["network"]["moments.count"] > 900
-    before = {key: value.clone() for key, value in state["network"].items()}
-    agent.predict(np.ones(500, np.int64))
-    assert same_state(before, agent.state_dict()["network"])
+    assert state["scale"]["moments"][""][2] > 900
+    before = copy.deepcopy(state["scale"])
+    agent.predict(np.ones((500, 1), np.float32))
+    assert same_state(before, agent.state_dict()["scale"])
     other = make_agent("actor_critic", env, seed=5, normalise_observations=True, normalise_rewards=True)
     other.load_state_dict(state)
     assert same_state(other.state_dict(), state)
@@ -277,9 +280,9 @@ def test_reinforce_learns_with_every_baseline(baseline):
 def test_reinforce_drops_what_is_not_seen_to_its_end_without_a_baseline():
     env = vector(Steps, 2, length=3, truncates=True)
     agent = make_agent("reinforce", env, baseline="none")
-    start = {key: value.clone() for key, value in agent.state_dict()["network"].items()}
+    start = agent.parameters.clone()
     list(agent.train(env, 500))
-    assert same_state(start, agent.state_dict()["network"])
+    assert torch.equal(start, agent.parameters)
 
 
 def test_actor_critic_learns_a_gaussian_policy():
@@ -407,8 +410,7 @@ def test_actor_critic_config_refuses_what_cannot_work():
 def test_actor_critic_compiled_equals_eager(config):
     env = lambda: gym.make_vec("CartPole-v1", num_envs=8, vectorization_mode="vector_entry_point")  # noqa: E731
     eager, fast = (taught("actor_critic", env(), 1_500, **config, compile=use) for use in (False, True))
-    for ours, theirs in zip(fast.parameters, eager.parameters):
-        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(fast.parameters, eager.parameters, atol=1e-3, rtol=1e-2)
 
 
 def test_torch_cartpole_steps_as_gymnasiums_and_keeps_its_limit():
@@ -445,8 +447,7 @@ def test_actor_critic_fused_iteration_learns_what_the_loop_does():
         agents.append(agent)
     assert agents[0].collector.num_episodes > 50
     assert agents[0].collector.metrics() == agents[1].collector.metrics()
-    for ours, theirs in zip(*(agent.parameters for agent in agents)):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(*(agent.parameters for agent in agents), atol=1e-5, rtol=1e-4)
 
 
 def loop(agent, env, rollout):

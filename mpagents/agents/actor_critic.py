@@ -10,35 +10,36 @@ optimiser: rmsprop, learning_rate: 7e-4, normalise_advantage: false`; PPO (Schul
 `epochs` over a rollout with a `clip_ratio`. `recurrent` puts an LSTM between torso and heads: its state is kept for each
 environment, forgotten where an episode begins, and run anew over whole rollouts when learning.
 
-Deviations: values and old log-probabilities are computed for whole rollouts before learning (by the very parameters that
-acted); moments of observations change after an update, so that acting and learning normalise alike.
+Deviations: values and old log-probabilities are computed for whole rollouts before learning, by the parameters that acted;
+moments of observations change after an update, so that acting and learning normalise alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from mpagents.agents.agent import Metrics, Spaces
 from mpagents.configuration import NonNegative, Positive, PositiveInt, UnitInterval
 from mpagents.deep import optimisers
 from mpagents.deep.acting import Acting, training_metrics
 from mpagents.deep.collection import Collector
-from mpagents.deep.compiling import Compile, compiled, resolve
+from mpagents.deep.compiling import Compile, graph, resolve
+from mpagents.deep.flat_parameters import FlatParameters
 from mpagents.deep.fused import rollout as rollout_of
 from mpagents.deep.losses import clipped_ratio, explained_variance, normalised, policy_gradient, value_loss, weighted_mean
-from mpagents.deep.normalisation import RewardScale
+from mpagents.deep.normalisation import ObservationScale, RewardScale
 from mpagents.deep.observations import ObservationCodec, check_observation
 from mpagents.deep.policies import masked_logits, policy_head
 from mpagents.deep.policy_networks import PolicyValueNetwork, Sizes, State
 from mpagents.deep.returns import gae
-from mpagents.deep.rollout import Batch, Rollout, as_columns, minibatches, successors
+from mpagents.deep.rollout import Batch, Rollout, as_columns, masks_of, minibatches, successors
 from mpagents.schedules import Schedule, numbers, scheduled
 from mpagents.seeding import derive
 from mpagents.torch_env import TorchEnv, TorchVectorEnv, Walk
@@ -89,42 +90,44 @@ class ActorCritic:
     def __init__(self, config: Config, spaces: Spaces, *, seed: int, encoder: Any = None, device: str = "cpu") -> None:
         self.config, self.spaces, self.device = config, spaces, torch.device(device)
         self.recurrent, self.single_update = bool(config.recurrent), config.epochs == config.minibatches == 1
+        self.plain = not (config.recurrent or config.normalise_rewards or config.normalise_observations)
         self.codec, self.head = ObservationCodec(spaces.observation), policy_head(spaces.action)
-        sizes = Sizes(
-            config.hidden_sizes, config.activation, int(config.recurrent), config.initial_log_std, config.normalise_observations
-        )
+        sizes = Sizes(config.hidden_sizes, config.activation, int(config.recurrent), config.initial_log_std)
         start = torch.Generator().manual_seed(derive(seed, "network"))
         self.network = PolicyValueNetwork(self.codec, self.head, sizes, start).to(self.device)
-        self.names, self.parameters = map(list, zip(*self.network.named_parameters()))
+        self.flat = FlatParameters(self.network)
+        self.parameters = self.flat.vector
         self.moments = (optimisers.adam_state if config.optimiser == "adam" else optimisers.rmsprop_state)(self.parameters)
         self.learning_rate = torch.zeros((), device=self.device)
         self.reward_scale = RewardScale(spaces.discount)
         self.rng = torch.Generator().manual_seed(derive(seed, "train"))
-        self.acting = Acting(self.codec, self.head, self.network, derive(seed, "predict"), self.device)
+        self.scale = ObservationScale(self.codec) if config.normalise_observations else None
+        self.acting = Acting(self.codec, self.head, self.flat, derive(seed, "predict"), self.device, self.scale)
+        self.action_probabilities = self.acting.action_probabilities
         self.collector = Collector(self.codec, derive(seed, "environment"))
         self.state: State = ()  # the LSTM's, of the training environments
 
-    def targets(self, parameters: list[Tensor], batch: Batch, state: State) -> tuple[Batch, Parts]:
+    def targets(self, parameters: Tensor, batch: Batch, output: Tensor, value: Tensor, states: State) -> tuple[Batch, Parts]:
         """What a rollout [T, n] teaches: advantages, returns, and log-probabilities under the policy that acted."""
-        call = dict(zip(self.names, parameters))
         with torch.no_grad():
-            output, value, states = functional_call(self.network, call, (batch["obs"], batch["first"], state))
-            next_value = functional_call(self.network, call, successors(batch, states))[1].reshape(value.shape)
-            advantage = gae(
-                batch["reward"], value, next_value, batch["terminated"], batch["truncated"], batch["valid"],
-                discount=self.spaces.discount, trace_decay=self.config.gae_lambda,
-            )  # fmt: skip
-            log_prob = self.head.log_prob(masked_logits(output, batch.get("mask")), batch["action"])
-        weight = batch["valid"].float()
-        learned = {"log_prob": log_prob, "advantage": advantage, "value": value, "return": advantage + value, "weight": weight}
-        kept = {name: batch[name] for name in ("obs", "first", "action", "mask") if name in batch}
-        return kept | learned, {"explained_variance": explained_variance(value, advantage + value, weight)}
+            next_value = self.flat.call(self.network.value, parameters, *successors(batch, states)).reshape(value.shape)
+            flags = batch["terminated"], batch["truncated"], batch["valid"]
+            decay = self.config.gae_lambda
+            advantage = gae(batch["reward"], value, next_value, *flags, discount=self.spaces.discount, trace_decay=decay)
+            log_prob = self.head.log_prob(masked_logits(output, *masks_of(batch)), batch["action"])
+            weight, returns = batch["valid"].float(), advantage + value
+            learned = {"log_prob": log_prob, "advantage": advantage, "value": value, "return": returns, "weight": weight}
+            metrics = {"explained_variance": explained_variance(value, returns, weight)}
+        return {name: batch[name] for name in ("obs", "first", "action", "mask") if name in batch} | learned, metrics
 
-    def loss(self, parameters: dict[str, Tensor], batch: Batch, state: State) -> tuple[Tensor, Parts]:
-        """The loss of a minibatch of `targets`, and its parts."""
-        config, weight, advantage = self.config, batch["weight"], batch["advantage"]
-        output, value, _ = functional_call(self.network, parameters, (batch["obs"], batch["first"], state))
-        output = masked_logits(output, batch.get("mask"))
+    def loss(self, parameters: Tensor, batch: Batch, state: State) -> tuple[Tensor, Parts]:
+        """The loss of a minibatch of `targets`, or of a whole rollout, whose targets come from the very values that learn."""
+        config, parts = self.config, Parts()
+        output, value, states = self.flat(parameters, batch["obs"], batch["first"], state)
+        if "advantage" not in batch:
+            batch, parts = self.targets(parameters, batch, output.detach(), value.detach(), states)
+        weight, advantage = batch["weight"], batch["advantage"]
+        output = masked_logits(output, *masks_of(batch))
         log_prob = self.head.log_prob(output, batch["action"])
         if config.normalise_advantage:
             advantage = normalised(advantage, weight)
@@ -135,40 +138,36 @@ class ActorCritic:
         entropy = weighted_mean(self.head.entropy(output), weight)
         error = value_loss(value, batch["return"], weight)
         total = policy + config.value_coefficient * error - config.entropy_coefficient * entropy
-        return total, {"policy_loss": policy.detach(), "value_loss": error.detach(), "entropy": entropy.detach()}
+        return total, parts | {"policy_loss": policy.detach(), "value_loss": error.detach(), "entropy": entropy.detach()}
 
-    def update(self, parameters: list[Tensor], moments: dict, batch: Batch, state: State, learning_rate: Tensor) -> Parts:
+    def update(self, parameters: Tensor, moments: dict, learning_rate: Tensor, batch: Batch, state: State) -> Parts:
         """One gradient step in place on `parameters` and `moments`: gradient, clipping, optimiser."""
-        total, parts, gradients = optimisers.value_and_gradients(self.loss, dict(zip(self.names, parameters)), batch, state)
-        clipped, norm = optimisers.clip_by_global_norm(gradients, self.config.max_grad_norm)
+        total, parts, gradient = optimisers.value_and_gradient(self.loss, parameters, batch, state)
+        clipped, norm = optimisers.clip_by_norm(gradient, self.config.max_grad_norm)
         step = optimisers.adam if self.config.optimiser == "adam" else optimisers.rmsprop
         step(parameters, clipped, moments, learning_rate, eps=1e-5)
         return {"loss": total, "gradient_norm": norm, **parts}
 
-    def learn_once(self, parameters: list[Tensor], moments: dict, batch: Batch, state: State, learning_rate: Tensor) -> Parts:
-        """Targets and one gradient step over the whole rollout."""
-        batch, metrics = self.targets(parameters, batch, state)
-        return metrics | self.update(parameters, moments, batch, state, learning_rate)
-
     def iteration(
-        self, parameters: list[Tensor], moments: dict, learning_rate: Tensor, env: TorchEnv, walk: Walk, *noise: Tensor
+        self, env: TorchEnv, parameters: Tensor, moments: dict, learning_rate: Tensor, walk: Walk, *noise: Tensor
     ) -> tuple[Parts, Walk, Tensor, Tensor]:
-        """A rollout of a torch environment and `learn_once`: (metrics, where it stands, reward and ends [T, n])."""
-        call = dict(zip(self.names, parameters))
-        batch, walk = rollout_of(self.network, call, self.head, env, walk, *noise)
-        metrics = self.learn_once(parameters, moments, batch, (), learning_rate)
+        """A rollout of a torch environment and its update: (metrics, where it stands, reward and ends [T, n])."""
+        batch, walk = rollout_of(self.flat, parameters, self.head, env, walk, *noise)
+        metrics = self.update(parameters, moments, learning_rate, batch, ())
         return metrics, walk, batch["reward"], batch["terminated"] | batch["truncated"]
 
     def learn(self, rollout: Batch, state: State) -> Parts:
         """All of the learning from one rollout."""
-        config, steps = self.config, (self.parameters, self.moments)
+        config, steps = self.config, (self.parameters, self.moments, self.learning_rate)
         if self.single_update:
-            return self._learn_once(*steps, rollout, state, self.learning_rate)
-        batch, metrics = self.targets(self.parameters, rollout, state)
+            return self._update(*steps, rollout, state)
+        with torch.no_grad():
+            said = self.network(rollout["obs"], rollout["first"], state)
+            batch, metrics = self.targets(self.parameters, rollout, *said)
         batch = batch if self.recurrent else as_columns(batch)
         for _ in range(config.epochs):
             for part, start in minibatches(batch, state, config.minibatches, self.rng):
-                metrics |= self._update(*steps, part, start, self.learning_rate)
+                metrics |= self._update(*steps, part, start)
         return metrics
 
     def train(self, env: Any, num_steps: int) -> Iterator[tuple[int, Metrics]]:
@@ -177,11 +176,8 @@ class ActorCritic:
             return
         collector.attach(env)
         self.state = self.state or self.network.initial_state(env.num_envs)
-        updates = num_steps // (env.num_envs * config.rollout_steps) * config.epochs * config.minibatches
-        use = resolve(config.compile, updates)
-        self._update, self._learn_once = compiled(self.update, use), compiled(self.learn_once, use)
-        self._iteration, plain = compiled(self.iteration, use), not (config.normalise_rewards or config.normalise_observations)
-        fused = isinstance(env, TorchVectorEnv) and self.single_update and plain and not self.recurrent
+        self._prepare(env, num_steps)
+        fused = isinstance(env, TorchVectorEnv) and self.single_update and self.plain
         rollout = Rollout(collector, config.rollout_steps, self.head.empty(env.num_envs))
         rate = numbers(config.learning_rate, num_steps)
         while collector.num_steps < num_steps:
@@ -192,36 +188,39 @@ class ActorCritic:
             else:
                 start, batch = self.state, self._collect(rollout, num_steps)
                 metrics = self.learn(batch, start)
-                self.network.learn_moments(batch["obs"], batch["valid"])
+                if self.scale is not None:
+                    self.scale.update(rollout.obs, rollout.flags["valid"])
             steps = collector.num_steps
             if steps // config.log_every > before // config.log_every or steps >= num_steps:
                 yield steps, collector.metrics() | training_metrics(metrics, self.learning_rate.item(), steps)
 
+    def _prepare(self, env: Any, num_steps: int) -> None:
+        config, spaces = self.config, self.spaces
+        updates = num_steps // (env.num_envs * config.rollout_steps) * config.epochs * config.minibatches
+        use = resolve(config.compile, updates)
+        computed = asdict(replace(config, learning_rate=0.0, log_every=1))  # what a graph depends on
+        key = str(spaces.observation), str(spaces.action), spaces.discount, str(computed)
+        self._update = graph(self.update, ("actor-critic update", *key), use)
+        self.acting.compile(key, use)
+        if isinstance(env, TorchVectorEnv):
+            self._iteration = graph(partial(self.iteration, env.torch_env), ("iteration", env.torch_env, *key), use)
+
     def _iterate(self, env: Any, rollout: Rollout) -> Parts:
         """Collect and learn in one graph."""
         noise = self.head.noise(rollout.reward.shape, self.rng).to(self.device)
-        steps = self.parameters, self.moments, self.learning_rate
-        metrics, env.walk, reward, ended = self._iteration(*steps, env.torch_env, env.walk, noise, env.noise(len(noise), 2))
+        places = env.walk, noise, env.noise(len(noise), 2)
+        metrics, env.walk, reward, ended = self._iteration(self.parameters, self.moments, self.learning_rate, *places)
         self.collector.absorb(reward.cpu().numpy(), ended.cpu().numpy(), env.observe())
         return metrics
 
     def _collect(self, rollout: Rollout, num_steps: int) -> Batch:
         """Fill a rollout, or less where the budget ends."""
-        collector, flags = self.collector, rollout.flags
-        rollout.clear()
-        noise = self.head.noise(flags["valid"].shape, self.rng).to(self.device)
-        with torch.inference_mode():
-            for t in range(len(noise)):
-                if collector.num_steps >= num_steps:
-                    break
-                rollout.write_observation(t, collector)
-                action, self.state = self.acting.choose(collector, self.state, noise[t])
-                rollout.write_transition(t, action, collector.step(self.head.for_environment(action)))
-        self.state = tuple(part.clone() for part in self.state)  # learning can't take inference tensors
+        flags, noise = rollout.flags, self.head.noise(rollout.reward.shape, self.rng).to(self.device)
+        self.state = rollout.fill(self.collector, self.acting, self.state, noise, num_steps)
         if self.config.normalise_rewards:
             ended = flags["terminated"] | flags["truncated"]
             rollout.reward[:] = self.reward_scale(rollout.reward, ended, flags["valid"])
-        return rollout.tensors(self.device)
+        return rollout.tensors(self.device, scale=self.scale)
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False,
@@ -229,18 +228,18 @@ class ActorCritic:
     ) -> tuple[np.ndarray, Any]:  # fmt: skip
         return self.acting.predict(observation, state, episode_start, deterministic, action_masks)
 
-    def action_probabilities(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> np.ndarray:
-        return self.acting.action_probabilities(observation, deterministic, action_masks)
-
     def state_dict(self) -> dict:
         return {
-            "network": dict(self.network.state_dict()), "moments": self.moments, "state": list(self.state),
+            "parameters": self.parameters, "moments": self.moments, "state": list(self.state),
             "reward_scale": self.reward_scale.state_dict(), "collector": self.collector.state_dict(),
+            "scale": None if self.scale is None else self.scale.state_dict(),
             "rng": self.rng.get_state(), "predict_rng": self.acting.rng.get_state(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
-        self.network.load_state_dict(state["network"])
+        self.parameters.copy_(state["parameters"])
+        if self.scale is not None:
+            self.scale.load_state_dict(state["scale"])
         optimisers.load_state(self.moments, state["moments"])
         self.state = tuple(part.to(self.device) for part in state["state"])
         self.reward_scale.load_state_dict(state["reward_scale"])

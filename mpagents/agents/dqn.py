@@ -28,12 +28,13 @@ from mpagents.agents.agent import Metrics, Spaces
 from mpagents.configuration import NonNegative, NonNegativeInt, Positive, PositiveInt, UnitInterval
 from mpagents.deep import optimisers, targets
 from mpagents.deep.acting import require_finite
-from mpagents.deep.collection import Collector
+from mpagents.deep.collection import Collector, Stored
 from mpagents.deep.compiling import Compile, graph, resolve
 from mpagents.deep.exploration import epsilon_greedy, epsilon_greedy_probabilities
+from mpagents.deep.flat_parameters import FlatParameters
 from mpagents.deep.observations import ObservationCodec, check_observation
 from mpagents.deep.prioritised import Priorities
-from mpagents.deep.q_network import FlatParameters, QNetwork
+from mpagents.deep.q_network import QNetwork
 from mpagents.deep.replay import Batch, Replay, available_memory, bytes_per_slot, check_memory, leaves_of
 from mpagents.schedules import Schedule, numbers, scheduled
 from mpagents.seeding import derive, generator, generator_state, restore_generator
@@ -90,7 +91,7 @@ class DQN:
         shape = self.codec, self.num_actions, config.hidden_sizes, config.activation, config.dueling
         self.flat = FlatParameters(QNetwork(*shape, start).to(self.device))
         self.parameters, self.target = self.flat.vector, self.flat.vector.clone()
-        self.moments = optimisers.adam_state([self.parameters])
+        self.moments = optimisers.adam_state(self.parameters)
         self.learning_rate = torch.zeros((), device=self.device)
         priorities = Priorities(config.alpha) if config.prioritised else None
         size, stack = config.replay_size, config.frame_stack
@@ -103,9 +104,9 @@ class DQN:
         self.sums = torch.zeros(3, device=self.device)  # of loss, mean Q and gradient norm since they were last logged
         self.compiled: bool | None = None  # resolved when training begins, and kept
 
-    def loss(self, named: dict[str, Tensor], target: Tensor, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def loss(self, parameters: Tensor, target: Tensor, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(mean weighted loss, (TD errors [B], mean Q)) of a batch of the replay."""
-        parameters, mask, next_obs = named["parameters"], batch.get("next_mask"), leaves_of(batch, "next_obs.")
+        mask, next_obs = batch.get("next_mask"), leaves_of(batch, "next_obs.")
         with torch.no_grad():
             target_q = self.flat(target, next_obs)
             if self.config.double:
@@ -119,15 +120,12 @@ class DQN:
         return loss, ((y - q).detach(), q.detach().mean())
 
     def update(
-        self, parameters: Tensor, target: Tensor, mean: Tensor, square: Tensor, step: Tensor, learning_rate: Tensor,
-        sums: Tensor, *tensors: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self, parameters: Tensor, target: Tensor, moments: optimisers.State, learning_rate: Tensor, sums: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
         """One gradient step in place on all that isn't the batch; (TD errors [B], Q [n, A] of what is observed now)."""
-        batch = dict(zip(self.names, tensors))
-        loss, (error, q), gradients = optimisers.value_and_gradients(self.loss, {"parameters": parameters}, target, batch)
-        clipped, norm = optimisers.clip_by_global_norm(gradients, self.config.max_grad_norm)
-        moments = {"mean": [mean], "square": [square], "step": [step]}
-        optimisers.adam([parameters], clipped, moments, learning_rate)
+        loss, (error, q), gradient = optimisers.value_and_gradient(self.loss, parameters, target, batch)
+        clipped, norm = optimisers.clip_by_norm(gradient, self.config.max_grad_norm)
+        optimisers.adam(parameters, clipped, moments, learning_rate)
         if self.config.tau is not None:
             target.lerp_(parameters, self.config.tau)
         sums.add_(torch.stack([loss, q, norm]))
@@ -144,10 +142,9 @@ class DQN:
             extra = {"weight": torch.from_numpy(weight)}
         now = {"now." + name: torch.from_numpy(leaf) for name, leaf in self.collector.obs.items()}
         batch = self.replay.gather(slot) | extra | now
-        self.names = list(batch)
-        tensors = batch.values() if self.device.type == "cpu" else [t.to(self.device) for t in batch.values()]
-        moments = self.moments["mean"][0], self.moments["square"][0], self.moments["step"][0]
-        error, q = self._update(self.parameters, self.target, *moments, self.learning_rate, self.sums, *tensors)
+        if self.device.type != "cpu":
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        error, q = self._update(self.parameters, self.target, self.moments, self.learning_rate, self.sums, batch)
         self.q = q.cpu().numpy()
         if priorities is not None:
             priorities.update(slot, error.cpu().numpy())
@@ -158,7 +155,7 @@ class DQN:
         noise = self.rng.random((2, len(collector.first)))
         epsilon = 1.0 if collector.num_steps < self.config.learning_starts else self.epsilon
         if self.q is None and (noise[0] >= epsilon).any():
-            self.q = self._q_of(collector.obs)
+            self.q = self._values(self.parameters, self._tensors(collector.obs)).cpu().numpy()
         return epsilon_greedy(self.q, epsilon, noise, self.num_actions, collector.action_mask)
 
     def train(self, env: Any, num_steps: int) -> Iterator[tuple[int, Metrics]]:
@@ -193,8 +190,10 @@ class DQN:
         self.q = self.q if self.collector.obs is seen else None  # None: the environment was reset
         if self.compiled is None:
             self.compiled = resolve(config.compile, num_steps // config.train_every * config.updates)
+        use = self.compiled
         computed = asdict(replace(config, learning_rate=0.0, epsilon=0.0, beta=0.0, log_every=1))  # what a graph depends on
-        self._update = graph(self.update, ("dqn", str(self.spaces.observation), self.num_actions, str(computed)), self.compiled)
+        key = str(self.spaces.observation), self.num_actions, str(computed)
+        self._update, self._values = graph(self.update, ("dqn update", *key), use), graph(self.flat, ("dqn act", *key), use)
 
     def _metrics(self, updates: int) -> dict[str, Any]:
         """What is logged; the means since it last was."""
@@ -207,10 +206,8 @@ class DQN:
             metrics["train/learning_rate"] = self.learning_rate.item()
         return metrics
 
-    @torch.inference_mode()
-    def _q_of(self, stored: dict[str, np.ndarray]) -> np.ndarray:
-        obs = {name: torch.from_numpy(leaf).to(self.device) for name, leaf in stored.items()}
-        return self.flat.module(obs).cpu().numpy()
+    def _tensors(self, stored: Stored) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(leaf).to(self.device) for name, leaf in stored.items()}
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False,
@@ -228,7 +225,8 @@ class DQN:
 
     def _judge(self, observation: Any, action_masks: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """(Q [n, A], masks [n, A] or None)."""
-        q = self._q_of(self.codec.store(observation))
+        with torch.inference_mode():
+            q = self.flat(self.parameters, self._tensors(self.codec.store(observation))).cpu().numpy()
         return q, None if action_masks is None else np.asarray(action_masks).astype(np.bool_).reshape(q.shape)
 
     def state_dict(self) -> dict:

@@ -21,15 +21,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from mpagents.agents.agent import Metrics, Spaces
 from mpagents.configuration import NonNegative, Positive, PositiveInt, UnitInterval
 from mpagents.deep.acting import Acting, training_metrics
 from mpagents.deep.collection import Collector
+from mpagents.deep.flat_parameters import FlatParameters
 from mpagents.deep.losses import normalised, policy_gradient, value_loss, weighted_mean
 from mpagents.deep.observations import ObservationCodec, check_observation
-from mpagents.deep.optimisers import adam, adam_state, clip_by_global_norm, load_state, value_and_gradients
+from mpagents.deep.optimisers import adam, adam_state, clip_by_norm, load_state, value_and_gradient
 from mpagents.deep.policies import masked_logits, policy_head
 from mpagents.deep.policy_networks import PolicyValueNetwork, Sizes
 from mpagents.deep.returns import reaches_termination, reward_to_go
@@ -72,13 +72,13 @@ class Reinforce:
         sizes = Sizes(config.hidden_sizes, config.activation, initial_log_std=config.initial_log_std)
         start = torch.Generator().manual_seed(derive(seed, "network"))
         self.network = PolicyValueNetwork(self.codec, self.head, sizes, start).to(self.device)
-        parameters: dict[str, Tensor] = dict(self.network.named_parameters())
-        self.policy = {name: p for name, p in parameters.items() if not name.startswith("value")}
-        self.value = {name: p for name, p in parameters.items() if name.startswith("value")}
-        self.moments = {part: adam_state(list(p.values())) for part, p in (("policy", self.policy), ("value", self.value))}
+        self.flat = FlatParameters(self.network)
+        self.parameters = self.flat.vector
+        self.moments = {part: adam_state(self.parameters) for part in ("policy", "value")}
         self.mean_return: float | None = None
         self.rng = torch.Generator().manual_seed(derive(seed, "train"))
-        self.acting = Acting(self.codec, self.head, self.network, derive(seed, "predict"), self.device)
+        self.acting = Acting(self.codec, self.head, self.flat, derive(seed, "predict"), self.device)
+        self.action_probabilities = self.acting.action_probabilities
         self.collector = Collector(self.codec, derive(seed, "environment"))
 
     def targets(self, batch: Batch) -> Batch:
@@ -98,20 +98,20 @@ class Reinforce:
         """b [T, n] of the observations `name`, detached."""
         if self.config.baseline == "value":
             with torch.no_grad():
-                return self.network(batch[name], batch["first"], ())[1]
+                return self.network.value(batch[name], batch["first"], ())
         return torch.full_like(batch["reward"], self.mean_return or 0.0)
 
-    def policy_loss(self, parameters: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """(loss, entropy) of the policy."""
-        output, _, _ = functional_call(self.network, parameters, (batch["obs"], batch["first"], ()))
+    def policy_loss(self, parameters: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(loss, entropy) of the policy; its gradient is 0 in the value's parameters, and the other way round."""
+        output, _, _ = self.flat(parameters, batch["obs"], batch["first"], ())
         output = masked_logits(output, batch.get("mask"))
         log_prob = self.head.log_prob(output, batch["action"])
         entropy = weighted_mean(self.head.entropy(output), batch["weight"])
         loss = policy_gradient(log_prob, batch["advantage"], batch["weight"])
         return loss - self.config.entropy_coefficient * entropy, entropy.detach()
 
-    def value_loss(self, parameters: dict[str, Tensor], batch: Batch) -> tuple[Tensor, None]:
-        value = functional_call(self.network, parameters, (batch["obs"], batch["first"], ()))[1]
+    def value_loss(self, parameters: Tensor, batch: Batch) -> tuple[Tensor, None]:
+        value = self.flat.call(self.network.value, parameters, batch["obs"], batch["first"], ())
         return value_loss(value, batch["return"], batch["weight"]), None
 
     def learn(self, rollout: Batch, learning_rate: float) -> dict[str, Tensor]:
@@ -119,22 +119,21 @@ class Reinforce:
         batch = self.targets(rollout)
         if not batch["weight"].any():
             return {}
-        loss, entropy, gradients = value_and_gradients(self.policy_loss, self.policy, batch)
-        norm = self._descend("policy", self.policy, gradients, learning_rate)
+        loss, entropy, gradient = value_and_gradient(self.policy_loss, self.parameters, batch)
+        norm = self._descend("policy", gradient, learning_rate)
         metrics = {"loss": loss, "entropy": entropy, "gradient_norm": norm}
         if self.config.baseline == "mean":
             mean, keep = float(weighted_mean(batch["return"], batch["weight"])), self.config.mean_decay
             self.mean_return = mean if self.mean_return is None else keep * self.mean_return + (1 - keep) * mean
         if self.config.baseline == "value":
             for _ in range(self.config.value_updates):
-                metrics["value_loss"], _, gradients = value_and_gradients(self.value_loss, self.value, batch)
-                self._descend("value", self.value, gradients, self.config.value_learning_rate)
+                metrics["value_loss"], _, gradient = value_and_gradient(self.value_loss, self.parameters, batch)
+                self._descend("value", gradient, self.config.value_learning_rate)
         return metrics
 
-    def _descend(self, part: str, parameters: dict[str, Tensor], gradients: list[Tensor], learning_rate: float) -> Tensor:
-        clipped, norm = clip_by_global_norm(gradients, self.config.max_grad_norm)
-        rate = torch.tensor(learning_rate, device=self.device)
-        adam(list(parameters.values()), clipped, self.moments[part], rate, eps=1e-5)
+    def _descend(self, part: str, gradient: Tensor, learning_rate: float) -> Tensor:
+        clipped, norm = clip_by_norm(gradient, self.config.max_grad_norm)
+        adam(self.parameters, clipped, self.moments[part], torch.tensor(learning_rate, device=self.device), eps=1e-5)
         return norm
 
     def train(self, env: Any, num_steps: int) -> Iterator[tuple[int, Metrics]]:
@@ -169,18 +168,14 @@ class Reinforce:
     ) -> tuple[np.ndarray, Any]:  # fmt: skip
         return self.acting.predict(observation, state, episode_start, deterministic, action_masks)
 
-    def action_probabilities(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> np.ndarray:
-        """[n, A] of a softmax policy; `deterministic`: 1 for the likeliest action."""
-        return self.acting.action_probabilities(observation, deterministic, action_masks)
-
     def state_dict(self) -> dict:
         return {
-            "network": dict(self.network.state_dict()), "moments": self.moments, "mean_return": self.mean_return,
+            "parameters": self.parameters, "moments": self.moments, "mean_return": self.mean_return,
             "collector": self.collector.state_dict(), "rng": self.rng.get_state(), "predict_rng": self.acting.rng.get_state(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
-        self.network.load_state_dict(state["network"])
+        self.parameters.copy_(state["parameters"])
         for part, moments in self.moments.items():
             load_state(moments, state["moments"][part])
         self.mean_return = state["mean_return"]

@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mpagents.deep.collection import Collector
-from mpagents.deep.observations import ObservationCodec
+from mpagents.deep.collection import Collector, Stored
+from mpagents.deep.compiling import graph
+from mpagents.deep.flat_parameters import FlatParameters
+from mpagents.deep.normalisation import ObservationScale
+from mpagents.deep.observations import Observation, ObservationCodec
 from mpagents.deep.policies import Categorical, Gaussian, masked_logits
 from mpagents.deep.policy_networks import PolicyValueNetwork, State
 
 
 class Acting:
-    """A network, the head that reads its output, and a generator for `predict` (training's noise is passed in)."""
+    """A policy network, the head that reads its output, and a generator for `predict` (training's noise is passed in)."""
 
     def __init__(
-        self,
-        codec: ObservationCodec,
-        head: Categorical | Gaussian,
-        network: PolicyValueNetwork,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.codec, self.head, self.network, self.device = codec, head, network, device
+        self, codec: ObservationCodec, head: Categorical | Gaussian, flat: FlatParameters, seed: int, device: torch.device,
+        scale: ObservationScale | None = None,
+    ) -> None:  # fmt: skip
+        self.codec, self.head, self.flat, self.device, self.scale = codec, head, flat, device, scale
+        self.network: PolicyValueNetwork = flat.module  # type: ignore[assignment]
         self.rng = torch.Generator().manual_seed(seed)
+        self._act: Any = self.act
+
+    def compile(self, key: Hashable, use: bool) -> None:
+        """Choose by a compiled graph if `use`; `key` tells all that distinguishes the network and the head."""
+        self._act = graph(self.act, ("act", key), use)
+
+    def act(
+        self,
+        parameters: Tensor,
+        observation: Observation,
+        first: Tensor,
+        state: State,
+        masks: tuple[Tensor, ...],
+        noise: Tensor,
+    ) -> tuple[Tensor, State]:
+        """(actions [n, …], next state): what is drawn by noise [n, A] where `masks`, none or one [n, A], allow it."""
+        output, state = self.flat.call(self.network.act, parameters, observation, first, state)
+        return self.head.sample(masked_logits(output, *masks), noise), state
 
     def choose(self, collector: Collector, state: State, noise: Tensor) -> tuple[np.ndarray, State]:
         """(actions [n, …] as they are kept, next state) where the collector stands, drawn by noise [n, A]."""
-        output, state = self._output(collector.obs, collector.first, state, collector.action_mask)
-        return self.head.sample(output, noise).cpu().numpy(), state
+        seen = self._seen(collector.obs, collector.first, collector.action_mask)
+        action, state = self._act(self.flat.vector, *seen[:2], state, seen[2], noise)
+        return action.cpu().numpy(), state
 
-    def _output(self, stored: dict[str, np.ndarray], first: np.ndarray, state: State, mask: Any) -> tuple[Tensor, State]:
-        observation = {name: torch.from_numpy(leaf).to(self.device) for name, leaf in stored.items()}
-        output, state = self.network.act(observation, torch.from_numpy(first).to(self.device), state)
-        if mask is None:
-            return output, state
-        return masked_logits(output, torch.from_numpy(np.array(mask, np.bool_)).to(self.device)), state
+    def _seen(self, stored: Stored, first: np.ndarray, mask: Any) -> tuple[Observation, Tensor, tuple[Tensor, ...]]:
+        """Observation, first and masks as tensors on the device."""
+        scaled = stored if self.scale is None else self.scale(stored)
+        observation = {name: torch.from_numpy(leaf).to(self.device) for name, leaf in scaled.items()}
+        masks = () if mask is None else (torch.from_numpy(np.array(mask, np.bool_)).to(self.device),)
+        return observation, torch.from_numpy(first).to(self.device), masks
 
     @torch.inference_mode()
     def _policy(self, observation: Any, state: Any, episode_start: Any, action_masks: Any) -> tuple[Tensor, State]:
@@ -46,11 +66,14 @@ class Acting:
         n = len(next(iter(stored.values())))
         first = np.zeros(n, np.bool_) if episode_start is None else np.array(episode_start, np.bool_)
         before = tuple(torch.tensor(part, device=self.device) for part in state or ()) or self.network.initial_state(n)
-        return self._output(stored, first, before, action_masks)
+        observation, begins, masks = self._seen(stored, first, action_masks)
+        output, after = self.network.act(observation, begins, before)
+        return masked_logits(output, *masks), after
 
     def predict(
-        self, observation: Any, state: Any, episode_start: Any, deterministic: bool, action_masks: Any
-    ) -> tuple[np.ndarray, Any]:
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False,
+        action_masks: Any = None,
+    ) -> tuple[np.ndarray, Any]:  # fmt: skip
         """(actions [n, …] for the environment, state): an LSTM's is (h, c), arrays [n, H], forgotten where `episode_start`."""
         output, after = self._policy(observation, state, episode_start, action_masks)
         if deterministic:
@@ -59,7 +82,7 @@ class Acting:
             action = self.head.sample(output, self.head.noise((len(output),), self.rng).to(self.device))
         return self.head.for_environment(action.cpu().numpy()), tuple(part.cpu().numpy() for part in after) or state
 
-    def action_probabilities(self, observation: Any, deterministic: bool, action_masks: Any) -> np.ndarray:
+    def action_probabilities(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> np.ndarray:
         """[n, A] of a softmax policy at an episode's start; `deterministic`: 1 for the likeliest action."""
         assert isinstance(self.head, Categorical)
         output, _ = self._policy(observation, None, None, action_masks)

@@ -121,7 +121,10 @@ class Collector:
 
     def _take_mask(self, infos: dict[str, Any]) -> None:
         mask = infos.get("action_mask")
-        self.action_mask = None if mask is None else np.asarray(mask).astype(np.bool_)
+        if mask is not None:
+            self.action_mask = np.asarray(mask).astype(np.bool_)
+        elif self.action_mask is not None:  # not told this time
+            self.action_mask = np.ones_like(self.action_mask)
 
     def metrics(self) -> dict[str, float]:
         """Mean raw return and length of the last episodes; empty before the first has ended."""

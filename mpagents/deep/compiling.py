@@ -1,62 +1,74 @@
-"""`compile: auto | true | false`: whole update steps as one compiled graph, where that repays its seconds."""
+"""`compile: auto | true | false`: whole steps of learning and acting as compiled graphs, where that repays its seconds.
+
+A graph is traced anew in each process (a second at most) and compiled ahead of time by AOTInductor into a library, which is
+kept in `$XDG_CACHE_HOME/mpagents/graphs` under a hash of the traced operations, torch's version and the processor: the first
+process on a machine pays 10–20 s, every later one loads it in a millisecond, and no change of the code can meet an old library.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import platform
 import shutil
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any, Literal
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
 
 Compile = Literal["auto", "true", "false"] | bool
 
-WORTH_IT = 30_000  # updates; below, compiling (20–30 s, a few from the cache) costs more than it saves
+WORTH_IT = 10_000  # updates; below, compiling costs more than it saves where nothing is cached yet
 
 
 def has_compiler() -> bool:
-    """Whether torch.compile finds a C++ compiler."""
+    """Whether torch finds a C++ compiler."""
     return any(shutil.which(name) for name in ("g++", "c++", "clang++"))
 
 
 def resolve(wanted: Compile, updates: int) -> bool:
     """Whether to compile a function that will be called about `updates` times."""
     if wanted in ("auto", "true", True) and not has_compiler():
-        if wanted != "auto":
+        if wanted != "auto" or updates >= WORTH_IT:
             print("no C++ compiler found: running eagerly (install g++ to compile)", file=sys.stderr)
         return False
     return updates >= WORTH_IT if wanted == "auto" else wanted in ("true", True)
 
 
-def compiled(function: Callable[..., Any], use: bool) -> Callable[..., Any]:
-    """`function`, compiled as one full graph if `use`; the same function either way."""
-    if not use:
-        return function
-    import torch
-
-    return torch.compile(function, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
-
-
-_GRAPHS: dict[Hashable, Callable[..., Any]] = {}  # of this process
-
-
 class Graph:
-    """A function of tensors, and nothing else, compiled as one graph without guards: a call costs 15 µs, not 100.
+    """A function of tensors, nested in dicts, lists and tuples, and of nothing else, as one compiled graph without guards.
 
-    It is traced with the arguments of its first call; shapes, types and devices must stay, and whatever the function reads
-    beside its arguments is taken as it was then. Arguments may be changed in place. Functions of an equal `key` (all that
-    distinguishes what they compute) share a graph within a process: the second seed of a study compiles nothing.
+    It is traced with the arguments of its first call: their shapes, types and devices must stay (asserted), and whatever the
+    function reads beside them is taken as it was then. Arguments may be changed in place. Functions of an equal `key` (all
+    that distinguishes what they compute) share a graph within a process: the second seed of a study traces nothing.
     """
 
     def __init__(self, function: Callable[..., Any], key: Hashable) -> None:
         self._function, self._key = function, key
-        self._run: Callable[..., Any] | None = None
+        self._run: Callable[[list[Tensor]], list[Tensor]] | None = None
+        self._shapes: list[torch.Size] = []
+        self._result: Any = None  # the structure of what it returns
 
-    def __call__(self, *tensors: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
+        tensors: list[Tensor] = []
+        _append_leaves(arguments, tensors)
         if self._run is None:
-            key = (self._key, tuple((t.shape, t.dtype, t.device) for t in tensors))
-            if key not in _GRAPHS:
-                _GRAPHS[key] = _compile(self._function, tensors)
-            self._run = _GRAPHS[key]
-        return self._run(*tensors)
+            self._shapes = [t.shape for t in tensors]
+            self._run, self._result = _compiled(self._function, self._key, arguments)
+        assert self._shapes == [t.shape for t in tensors], "a graph got other shapes than it was traced with"
+        return pytree.tree_unflatten(self._run(tensors), self._result)
+
+
+_GRAPHS: dict[Hashable, tuple[Callable[[list[Tensor]], list[Tensor]], Any]] = {}  # of this process
 
 
 def graph(function: Callable[..., Any], key: Hashable, use: bool) -> Callable[..., Any]:
@@ -64,13 +76,81 @@ def graph(function: Callable[..., Any], key: Hashable, use: bool) -> Callable[..
     return Graph(function, key) if use else function
 
 
-def _compile(function: Callable[..., Any], tensors: tuple) -> Callable[..., Any]:
-    import torch
-    from torch.fx.experimental.proxy_tensor import make_fx
+def _append_leaves(value: Any, found: list[Tensor]) -> None:
+    """As torch's pytree orders them, at a quarter of its price."""
+    if isinstance(value, Tensor):
+        found.append(value)
+    else:
+        for part in value.values() if isinstance(value, dict) else value:
+            _append_leaves(part, found)
 
-    with torch.no_grad():
-        examples = [t.detach().clone() for t in tensors]
-        traced = make_fx(function)(*examples)
-        for node in traced.graph.nodes:
-            node.meta.clear()  # each tensor was traced under a mode of its own, which inductor refuses
-        return torch._inductor.compile(traced, examples, options={"cpp_wrapper": True})
+
+def _compiled(
+    function: Callable[..., Any], key: Hashable, arguments: tuple
+) -> tuple[Callable[[list[Tensor]], list[Tensor]], Any]:
+    tensors, structure = pytree.tree_flatten(arguments)
+    described = [(tuple(t.shape), t.stride(), str(t.dtype), str(t.device)) for t in tensors]
+    key = (key, str(described))
+    if key not in _GRAPHS:
+        results: list[Any] = []
+
+        def flat(*flat_arguments: Tensor) -> list[Tensor]:
+            leaves, result = pytree.tree_flatten(function(*pytree.tree_unflatten(list(flat_arguments), structure)))
+            results.append(result)
+            return leaves
+
+        with torch.no_grad():
+            examples = [t.detach().clone() for t in tensors]
+            traced = make_fx(flat)(*examples)
+            for node in traced.graph.nodes:
+                node.meta.clear()  # each tensor was traced under a mode of its own, which inductor refuses
+            _GRAPHS[key] = _library(traced, examples, str(described)), results[-1]
+    return _GRAPHS[key]
+
+
+def _library(traced: GraphModule, examples: list[Tensor], described: str) -> Callable[[list[Tensor]], list[Tensor]]:
+    """The traced operations as compiled code, from the cache or put there."""
+    if any(t.device.type != "cpu" for t in examples):
+        run = torch._inductor.compile(traced, list(examples))
+        return lambda tensors: run(*tensors)
+    path = graph_folder() / f"{_digest(traced, described)}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                _build(traced, examples, path)
+    from torch._C._aoti import AOTIModelContainerRunnerCpu
+
+    return AOTIModelContainerRunnerCpu(str(path), 1).run
+
+
+def _build(traced: GraphModule, examples: list[Tensor], path: Path) -> None:
+    print("compiling a graph (10–20 s, once on this machine)", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"aot_inductor.output_path": f"{folder}/graph.so"}
+        Path(str(torch._inductor.aot_compile(traced, tuple(examples), options=options))).replace(path)
+
+
+def graph_folder() -> Path:
+    """Where libraries are kept; they may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpagents" / "graphs"
+
+
+def _digest(traced: GraphModule, described: str) -> str:
+    """A hash of all that a library depends on."""
+    digest = hashlib.sha256()
+    for part in (torch.__version__, str(torch.get_num_threads()), _processor(), described, traced.code):
+        digest.update(part.encode() + b"\0")
+    for node in traced.graph.nodes:
+        if node.op == "get_attr":
+            digest.update(getattr(traced, str(node.target)).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())

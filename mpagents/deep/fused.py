@@ -6,27 +6,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
+from mpagents.deep.flat_parameters import FlatParameters
 from mpagents.deep.policies import Categorical, Gaussian
-from mpagents.deep.policy_networks import PolicyValueNetwork
 from mpagents.deep.rollout import Batch
 from mpagents.torch_env import TorchEnv, Walk, advance
 
 
 def rollout(
-    network: PolicyValueNetwork, parameters: dict[str, Tensor], head: Categorical | Gaussian, env: TorchEnv, walk: Walk,
-    noise: Tensor, env_noise: Tensor,
+    flat: FlatParameters, parameters: Tensor, head: Categorical | Gaussian, env: TorchEnv, walk: Walk, noise: Tensor,
+    env_noise: Tensor,
 ) -> tuple[Batch, Walk]:  # fmt: skip
     """(batch [T, n, …], where the environments stand after it).
 
     `noise` [T, n, A] draws actions, `env_noise` [T, 2, n, …] steps and resets. Every row is valid: autoreset is SAME_STEP.
     """
     rows: list[dict[str, Any]] = []
+    act = flat.module.act
     with torch.no_grad():
         for t in range(len(noise)):
             observed, first = env.observe(walk.state), walk.elapsed == 0
-            output = functional_call(network, parameters, ({"": observed.unsqueeze(0)}, first.unsqueeze(0), ()))[0][0]
+            output, _ = flat.call(act, parameters, {"": observed}, first, ())  # type: ignore[arg-type]
             action = head.sample(output, noise[t])
             walk, outcome = advance(env, walk, action, env_noise[t])
             rows.append({"observed": observed, "first": first, "action": action, **outcome._asdict()})

@@ -7,44 +7,47 @@ batch (Chan, Golub & LeVeque 1983). Engstrom et al. 2020, arXiv:2005.12729, tell
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+
+from mpagents.deep.collection import Stored
+from mpagents.deep.observations import ObservationCodec
 
 LIMIT = 10.0  # standard deviations; what lies beyond is clipped
 
 
-class RunningMoments(nn.Module):
-    """Mean and variance [D] of all rows seen, as buffers (so they are part of a network's state)."""
+class ObservationScale:
+    """Scales the float parts of observations to mean 0 and standard deviation 1, each number on its own.
 
-    mean: Tensor
-    variance: Tensor
-    count: Tensor
+    Frames and members of finite sets stay as they are. Moments change by `update` only, once a rollout.
+    """
 
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("variance", torch.ones(size))
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+    def __init__(self, codec: ObservationCodec) -> None:
+        shapes = {name: leaf.shape[1:] for name, leaf in codec.empty(1).items() if leaf.dtype == np.float32}
+        self.moments = {name: (np.zeros(shape), np.ones(shape), 0.0) for name, shape in shapes.items()}
 
-    def update(self, x: Tensor) -> None:
-        """Merge rows [B, D]."""
-        if len(x) == 0:
-            return
-        mean, variance, count = merged(
-            (self.mean.double(), self.variance.double(), self.count),
-            (x.double().mean(0), x.double().var(0, unbiased=False), float(len(x))),
-        )
-        self.mean.copy_(mean)
-        self.variance.copy_(variance)
-        self.count.copy_(count)
+    def __call__(self, stored: Stored) -> Stored:
+        """(x − mean) / standard deviation, clipped; any leading dimensions."""
+        return {name: self._scaled(name, leaf) if name in self.moments else leaf for name, leaf in stored.items()}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(x − mean) / standard deviation, clipped."""
-        return ((x - self.mean) / torch.sqrt(self.variance + 1e-8)).clamp(-LIMIT, LIMIT)
+    def _scaled(self, name: str, leaf: np.ndarray) -> np.ndarray:
+        mean, variance, _ = self.moments[name]
+        return np.clip((leaf - mean) / np.sqrt(variance + 1e-8), -LIMIT, LIMIT).astype(np.float32)
+
+    def update(self, stored: Stored, valid: np.ndarray) -> None:
+        """Take in the valid rows of a rollout [T, n]."""
+        for name, moments in self.moments.items():
+            rows = stored[name][valid].astype(np.float64)
+            if len(rows):
+                self.moments[name] = merged(moments, (rows.mean(0), rows.var(0), float(len(rows))))
+
+    def state_dict(self) -> dict:
+        return {"moments": self.moments}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.moments = {name: tuple(moments) for name, moments in state["moments"].items()}
 
 
 def merged(one, other):
-    """(mean, variance, count) of two sets of rows together; numbers, arrays or tensors."""
+    """(mean, variance, count) of two sets of rows together; numbers or arrays."""
     (mean_a, variance_a, count_a), (mean_b, variance_b, count_b) = one, other
     count, delta = count_a + count_b, mean_b - mean_a
     mean = mean_a + delta * count_b / count

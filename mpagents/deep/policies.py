@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-def masked_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
+def masked_logits(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     """Logits with (almost) no probability where `mask` [..., A] is False; a row that forbids everything allows everything."""
     return logits if mask is None else torch.where(mask, logits, torch.finfo(logits.dtype).min)
 

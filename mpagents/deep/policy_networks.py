@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from mpagents.deep.networks import Torso, linear
-from mpagents.deep.normalisation import RunningMoments
 from mpagents.deep.observations import Observation, ObservationCodec
 from mpagents.deep.policies import Categorical, Gaussian
 
@@ -27,7 +26,6 @@ class Sizes:
     activation: str
     lstm: int = 0  # hidden units; 0: feed-forward
     initial_log_std: float = 0.0
-    normalise: bool = False  # observations, by running moments
 
 
 class PolicyValueNetwork(nn.Module):
@@ -35,7 +33,6 @@ class PolicyValueNetwork(nn.Module):
 
     def __init__(self, codec: ObservationCodec, head: Categorical | Gaussian, sizes: Sizes, generator: torch.Generator) -> None:
         super().__init__()
-        self.moments = RunningMoments(codec.vector_size) if sizes.normalise and codec.vector_size else None
         self.codec = codec
         self.torso = Torso(codec, sizes.hidden, sizes.activation, generator)
         features = self.torso.out_features
@@ -55,8 +52,7 @@ class PolicyValueNetwork(nn.Module):
     def forward(self, observation: Observation, first: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """`first` [T, n]: an episode begins, so the state is forgotten; `state`: before the first step."""
         length, n = first.shape
-        flat = {name: leaf.flatten(0, 1) for name, leaf in observation.items()}
-        seen = self._prepare(flat)
+        seen = self.codec.prepare({name: leaf.flatten(0, 1) for name, leaf in observation.items()})
         features = self.torso.features(*seen)
         if self.lstm is None:
             assert self.value_torso is not None
@@ -65,17 +61,20 @@ class PolicyValueNetwork(nn.Module):
         states = run_lstm(self.lstm, features.unflatten(0, (length, n)), first, state)
         return self._output(states[0]), self.value_head(states[0]).squeeze(-1), states
 
+    def value(self, observation: Observation, first: Tensor, state: State) -> Tensor:
+        """Values [T, n] alone."""
+        if self.value_torso is None:
+            return self(observation, first, state)[1]
+        seen = self.codec.prepare({name: leaf.flatten(0, 1) for name, leaf in observation.items()})
+        return self.value_head(self.value_torso.features(*seen)).reshape(first.shape)
+
     def act(self, observation: Observation, first: Tensor, state: State) -> tuple[Tensor, State]:
         """One step [n, …] of the policy alone: (output [n, K], next state)."""
-        features = self.torso.features(*self._prepare(observation))
+        features = self.torso(observation)
         if self.lstm is None:
             return self._output(features), ()
         states = run_lstm(self.lstm, features.unsqueeze(0), first.unsqueeze(0), state)
         return self._output(states[0][0]), tuple(part[0] for part in states)
-
-    def _prepare(self, observation: Observation) -> tuple[Tensor | None, Tensor | None]:
-        vector, image = self.codec.prepare(observation)
-        return (self.moments(vector) if self.moments is not None else vector), image
 
     def _output(self, features: Tensor) -> Tensor:
         output = self.policy_head(features)
@@ -86,13 +85,6 @@ class PolicyValueNetwork(nn.Module):
         if self.lstm is None:
             return ()
         return tuple(self.value_head.weight.new_zeros(n, self.lstm.hidden_size) for _ in range(2))
-
-    def learn_moments(self, observation: Observation, valid: Tensor) -> None:
-        """Take the rows of a rollout [T, n] into the observations' running moments."""
-        if self.moments is not None:
-            vector, _ = self.codec.prepare({name: leaf[valid] for name, leaf in observation.items()})
-            assert vector is not None
-            self.moments.update(vector)
 
 
 def lstm_cell(inputs: int, units: int, generator: torch.Generator) -> nn.LSTMCell:

@@ -1,4 +1,4 @@
-"""A Q-network, and its parameters as one vector: one tensor to clip, to update and to copy into the target network."""
+"""A network of action values, plain or dueling."""
 
 from __future__ import annotations
 
@@ -44,30 +44,3 @@ class QNetwork(nn.Module):
         features = self.torso(observation)
         advantage = self.advantage(features)
         return advantage if self.value is None else dueling(self.value(features), advantage)
-
-
-class FlatParameters:
-    """All parameters of a module in one vector [P]; the module's own become views of it, so it follows every update.
-
-    Called with another vector, it is the module with that one's parameters: a pure function, as `torch.func.functional_call`
-    is, at a tenth of the overhead.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.places = [(part, name) for part in module.modules() for name, _ in part.named_parameters(recurse=False)]
-        own: list[Tensor] = [getattr(part, name) for part, name in self.places]
-        self.shapes, self.sizes = [p.shape for p in own], [p.numel() for p in own]
-        self.vector = torch.cat([p.detach().reshape(-1) for p in own])
-        self._put(self.vector)
-
-    def _put(self, vector: Tensor) -> None:
-        for (part, name), values, shape in zip(self.places, vector.split(self.sizes), self.shapes):
-            part._parameters[name] = values.view(shape)
-
-    def __call__(self, vector: Tensor, observation: Observation) -> Tensor:
-        self._put(vector)
-        try:
-            return self.module(observation)
-        finally:
-            self._put(self.vector)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from mpagents.deep.acting import Acting
 from mpagents.deep.collection import Collector, Transition
+from mpagents.deep.normalisation import ObservationScale
 from mpagents.deep.policy_networks import State
 
 Batch = dict[str, Any]  # tensors [T, n, …]; "obs" and "next_obs" by leaf
@@ -53,12 +55,32 @@ class Rollout:
         flags["truncated"][t] = transition.truncated
         flags["valid"][t] = transition.valid
 
-    def tensors(self, device: torch.device | str = "cpu", length: int | None = None) -> Batch:
-        """The rollout, or its first `length` rows, on a device, one transfer an array."""
-        arrays: Batch = {"obs": self.obs, "next_obs": self.next_obs, "action": self.action, "reward": self.reward, **self.flags}
+    def fill(self, collector: Collector, acting: Acting, state: State, noise: torch.Tensor, num_steps: int) -> State:
+        """Steps by noise [T, n, A], or fewer where the collector has come to `num_steps`; the state after them."""
+        self.clear()
+        with torch.inference_mode():
+            for t in range(len(noise)):
+                if collector.num_steps >= num_steps:
+                    break
+                self.write_observation(t, collector)
+                action, state = acting.choose(collector, state, noise[t])
+                self.write_transition(t, action, collector.step(acting.head.for_environment(action)))
+        return tuple(part.clone() for part in state)  # learning can't take inference tensors
+
+    def tensors(
+        self, device: torch.device | str = "cpu", length: int | None = None, scale: ObservationScale | None = None
+    ) -> Batch:
+        """The rollout, or its first `length` rows, observations scaled, on a device, one transfer an array."""
+        obs, next_obs = (self.obs, self.next_obs) if scale is None else (scale(self.obs), scale(self.next_obs))
+        arrays: Batch = {"obs": obs, "next_obs": next_obs, "action": self.action, "reward": self.reward, **self.flags}
         if self.mask is not None:
             arrays["mask"] = self.mask
         return _map(lambda array: torch.from_numpy(array[:length]).to(device), arrays)
+
+
+def masks_of(batch: Batch) -> tuple[torch.Tensor, ...]:
+    """The batch's masks [T, n, A], one or none."""
+    return (batch["mask"],) if "mask" in batch else ()
 
 
 def as_columns(batch: Batch) -> Batch:
