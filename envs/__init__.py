@@ -20,8 +20,11 @@ ENTRY_POINTS: dict[str, tuple[str, int | None]] = {
     "Cliff-v0": ("envs.finite.cliff:cliff", 500),
     "Chain-v0": ("envs.finite.chain:chain", 1000),
     "Memory-v0": ("envs.memory:Memory", None),
+    "TorchCartPole-v1": ("envs.classic.cartpole:single", 500),
 }
+VECTOR_ENTRY_POINTS = {"TorchCartPole-v1": "envs.classic.cartpole:vector"}  # stepped as one batch in torch
 
 for _id, (_entry_point, _limit) in ENTRY_POINTS.items():
     if _id not in gymnasium.registry:  # a second import (a reload, a copy on another path) registers nothing anew
-        gymnasium.register(_id, entry_point=_entry_point, max_episode_steps=_limit)
+        _vector = VECTOR_ENTRY_POINTS.get(_id)
+        gymnasium.register(_id, entry_point=_entry_point, max_episode_steps=_limit, vector_entry_point=_vector)

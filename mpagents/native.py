@@ -22,7 +22,10 @@ RAW_AND_ONE_THREAD = {"reward_clipping": False, "num_threads": 1}  # for those t
 def make_native(
     spec: EnvSpec, num_envs: int, *, kwargs: Mapping[str, Any], max_episode_steps: int | None, autoreset: AutoresetMode
 ) -> VectorEnv | None:
-    """The id's own vector environment; None where it has none, or one that can't take these settings."""
+    """The id's own vector environment; None where it has none, or one that can't take these settings.
+
+    NEXT_STEP is a wish (every agent of ours learns in both modes), SAME_STEP a need.
+    """
     creator = _creator(spec)
     if creator is None:
         return None
@@ -39,7 +42,8 @@ def make_native(
     if not open_ended and not settings.keys() <= parameters.keys():
         return None
     env = _made(spec, num_envs, settings)
-    if env.metadata.get("autoreset_mode") == autoreset:
+    fixed = "autoreset_mode" not in parameters and autoreset == AutoresetMode.NEXT_STEP  # then what it has will do
+    if env.metadata.get("autoreset_mode") in ((autoreset, AutoresetMode.SAME_STEP) if fixed else (autoreset,)):
         return env
     env.close()
     return None

@@ -108,6 +108,7 @@ class TorchVectorEnv(VectorEnv):
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """`options` are not used."""
+        super().reset(seed=seed if seed is None else int(np.ravel(seed)[0]))
         if seed is not None:
             self.generator.manual_seed(int(np.ravel(seed)[0]))
         elif self.walk is None:

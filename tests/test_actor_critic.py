@@ -364,10 +364,11 @@ def test_recurrent_learning_runs_over_the_states_that_acted():
             "CartPole-v1",
         ),
         ({"name": "actor_critic", "num_envs": 2, "rollout_steps": 8, "recurrent": 8, "epochs": 2}, "envs:Memory-v0"),
+        ({"name": "actor_critic", "num_envs": 5, **A2C, "rollout_steps": 5}, "envs:TorchCartPole-v1"),
         ({"name": "actor_critic", "num_envs": 2, "rollout_steps": 32, "epochs": 2}, "Pendulum-v1"),
         ({"name": "reinforce", "num_envs": 2, "baseline": "mean"}, "CartPole-v1"),
     ],
-    ids=["ppo", "lstm", "gaussian", "reinforce"],
+    ids=["ppo", "lstm", "fused", "gaussian", "reinforce"],
 )
 def test_trial_of_policy_gradients_resumes_to_the_bit(tmp_path, agent, env):
     evaluation, checkpoint = {"every": 1_500, "episodes": 3}, {"every": 500, "keep": 9}

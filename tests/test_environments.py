@@ -115,6 +115,7 @@ def test_native_cartpole_starts_differ_and_follow_the_seed():
         (POLE, NATIVE_FROM - 1, False),
         (replace(POLE, native=False), 8, False),
         (replace(POLE, wrappers=("gymnasium.wrappers:FlattenObservation",)), 8, False),
+        (EnvironmentSpec("envs:TorchCartPole-v1"), 8, True),
         (EnvironmentSpec("Acrobot-v1"), 8, False),
         (EnvironmentSpec("tests.test_environments:Camera"), 8, False),
         (EnvironmentSpec("envs:RiverSwim-v0"), 8, False),

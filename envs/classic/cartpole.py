@@ -9,6 +9,7 @@ Deviation: states are float32 throughout; Gymnasium keeps float64 and observes f
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,13 @@ class CartPole:
 
     def observe(self, state: State) -> Tensor:
         return state[0]
+
+
+def single(render_mode: str | None = None) -> Any:
+    """One environment, to look at and to compare with: Gymnasium's own."""
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    return CartPoleEnv(render_mode=render_mode)
 
 
 def vector(num_envs: int = 1, max_episode_steps: int | None = 500, device: str = "cpu") -> TorchVectorEnv:

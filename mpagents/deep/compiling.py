@@ -27,7 +27,7 @@ from torch.utils import _pytree as pytree
 
 Compile = Literal["auto", "true", "false"] | bool
 
-WORTH_IT = 10_000  # updates; below, compiling costs more than it saves where nothing is cached yet
+WORTH_IT = 5_000  # updates; below, compiling costs more than it saves where nothing is cached yet
 
 
 def has_compiler() -> bool:
