@@ -86,7 +86,7 @@ def evaluate(
     with _told(as_json):
         from mpagents.evaluation import evaluate as evaluation
         from mpagents.seeding import derive
-        from mpagents.trial import load_trained
+        from mpagents.trained import load_trained
 
         spec, agent, spaces = load_trained(trial, env, trust)
         recorded: dict[str, Any] | None = None

@@ -31,6 +31,6 @@ def make_agent(name: str, env: VectorEnv, *, seed: int = 0, discount: float = 0.
 
 def load_agent(trial: str | Path) -> Any:
     """The trained agent of a trial's folder, e.g. `runs/quickstart/Taxi-v4/q_learning/seed=0`, ready to `predict`."""
-    from mpagents.trial import load_trained
+    from mpagents.trained import load_trained
 
     return load_trained(Path(trial))[1]

@@ -7,13 +7,12 @@ interrupted continues from its last checkpoint; what it then writes is what it w
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 import sys
 import time
 import traceback
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from mpagents.configuration import validate
 from mpagents.environments import EnvironmentSpec, examine, make_vector
 from mpagents.evaluation import evaluate, policy_table
 from mpagents.results.checkpoint import DamagedCheckpoint, load_checkpoint, load_latest, save_checkpoint
-from mpagents.results.files import read_json, write_json
+from mpagents.results.files import write_json
 from mpagents.results.logger import Logger
 from mpagents.seeding import derive
 from mpagents.snapshot import is_begun, is_exact, restore, snapshot
@@ -104,40 +103,6 @@ def build_agent(spec: TrialSpec, spaces: Spaces, device: str | None = None) -> A
     return cls(config, spaces, seed=spec.seed, device=device or resolved_device(getattr(config, "device", "cpu")))
 
 
-def load_trained(folder: Path, env_id: str | None = None, trust: bool = False) -> tuple[TrialSpec, Any, Spaces]:
-    """(specification, trained agent, spaces) of a trial's folder; `env_id` takes the place of the environment it names.
-
-    What a results folder names is imported only from installed packages and from `envs`, unless you `trust` it. Raises
-    ValueError for anything else, and where the folder holds no trial or no checkpoint.
-    """
-    if not (folder / "trial.json").is_file():
-        raise ValueError(f"{folder} has no trial.json; expected a trial's folder, runs/<study>/<env>/<agent>/seed=<n>")
-    spec = TrialSpec.from_json(read_json(folder / "trial.json") or {})
-    if env_id is not None:
-        spec = replace(spec, env=replace(spec.env, id=env_id))
-    for path in (spec.agent.name, *spec.env.wrappers, *(() if env_id else (spec.env.id,))):
-        if not trust:
-            _check_installed(path)
-    spaces = prepare(spec)[1]
-    loaded = load_latest(folder / "checkpoint")
-    if loaded is None:
-        raise ValueError(f"{folder} has no sound checkpoint; run its study first")
-    agent = build_agent(spec, spaces, device="cpu")  # acting needs no more, and it may have been trained on another machine
-    agent.load_state_dict(loaded[1]["agent"])
-    return spec, agent, spaces
-
-
-def _check_installed(path: str) -> None:
-    """Refuse to import a module that only a results folder names: it might have been sent to you."""
-    module, colon, _ = path.partition(":")
-    top = module.partition(".")[0]
-    if colon and top != "envs" and top not in importlib.metadata.packages_distributions() and module not in sys.modules:
-        raise ValueError(
-            f"{path!r} is named by a results folder and belongs to no installed package, so it isn't imported: if you trust it "
-            f"use --trust (command line) or import {module!r} first (Python)"
-        )
-
-
 class _Run:
     """The objects of a running trial, and what the loop does with them."""
 
@@ -196,8 +161,8 @@ class _Run:
 
     def picture(self) -> dict[str, Any]:
         """Values and greedy policy of a grid-shaped environment."""
-        if self.shape is None or self.spaces.mdp is None:
-            return {}
+        if self.shape is None or self.spaces.mdp is None or getattr(self.agent, "recurrent", False):
+            return {}  # a policy with memory is no table
         from mpagents.results.pictures import draw_grid
         from mpagents.tabular.policy_evaluation import evaluate_policy
 

@@ -21,7 +21,12 @@ from tests.test_trial import same_state
 LAKE = EnvironmentSpec("FrozenLake-v1", label="lake")
 STEPS = 3_000
 # Small rollouts that divide the budget, and few updates: the contract is about the agent, not about what it reaches.
-QUICK = {"sb3": {"settings": {"n_steps": 250, "batch_size": 125, "n_epochs": 2}}}
+QUICK = {
+    "sb3": {"settings": {"n_steps": 250, "batch_size": 250, "n_epochs": 1}},
+    "actor_critic": {"epochs": 2},
+    "reinforce": {"value_updates": 2},
+    "dqn": {"train_every": 10},
+}
 WITHOUT_MASKS = {"sb3"}  # Stable-Baselines3's algorithms know none, in training and in acting
 LEARNERS = [name for name in AGENTS if not getattr(agent_class(name), "planner", False)]
 

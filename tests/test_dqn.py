@@ -17,7 +17,8 @@ from mpagents.deep.collection import Transition
 from mpagents.deep.exploration import epsilon_greedy, greedy, random_action
 from mpagents.deep.observations import ObservationCodec
 from mpagents.deep.prioritised import Priorities
-from mpagents.deep.replay import Replay, bytes_per_slot, check_memory
+from mpagents.deep.replay import Replay
+from mpagents.deep.replay_memory import bytes_per_slot, check_memory
 from mpagents.environments import EnvironmentSpec, make_vector
 from mpagents.python_api import make_agent
 from mpagents.results.checkpoint import load_latest

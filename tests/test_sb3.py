@@ -24,7 +24,8 @@ from mpagents.evaluation import evaluate
 from mpagents.python_api import make_agent
 from mpagents.results.checkpoint import load_checkpoint, save_checkpoint
 from mpagents.seeding import derive
-from mpagents.trial import load_trained, run_trial
+from mpagents.trained import load_trained
+from mpagents.trial import run_trial
 from tests.test_trial import interrupt, rows, same_state, trial
 
 MODES = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP]

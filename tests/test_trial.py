@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mpagents.results.checkpoint import DamagedCheckpoint, load_latest, steps
 from mpagents.study import Study
-from mpagents.trial import load_trained, prepare, run_trial, trial_steps
+from mpagents.trained import load_trained
+from mpagents.trial import prepare, run_trial, trial_steps
 
 LEARNERS = ["monte_carlo", "td", "sarsa", {"name": "sarsa", "n": 4}, {"name": "sarsa", "trace_decay": 0.9}, "q_learning",
             {"name": "q_learning", "double": True}, "model_based", {"name": "model_based", "planning": "dyna"}]  # fmt: skip

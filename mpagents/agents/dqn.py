@@ -35,7 +35,8 @@ from mpagents.deep.flat_parameters import FlatParameters
 from mpagents.deep.observations import ObservationCodec, check_observation
 from mpagents.deep.prioritised import Priorities
 from mpagents.deep.q_network import QNetwork
-from mpagents.deep.replay import Batch, Replay, available_memory, bytes_per_slot, check_memory, leaves_of
+from mpagents.deep.replay import Batch, Replay, leaves_of
+from mpagents.deep.replay_memory import available_memory, bytes_per_slot, check_memory
 from mpagents.schedules import Schedule, numbers, scheduled
 from mpagents.seeding import derive, generator, generator_state, restore_generator
 

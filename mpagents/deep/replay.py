@@ -13,17 +13,16 @@ tell which are new.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
 from mpagents.deep.collection import Stored, Transition
-from mpagents.deep.observations import ObservationCodec, is_image
+from mpagents.deep.observations import ObservationCodec
 from mpagents.deep.prioritised import Priorities
+from mpagents.deep.replay_memory import stack_size
 from mpagents.tabular.compiled import jit
 
 Batch = dict[str, Tensor]
@@ -32,43 +31,6 @@ Batch = dict[str, Tensor]
 def leaves_of(batch: Batch, prefix: str) -> Batch:
     """The observation in a batch whose leaves are named with a prefix."""
     return {name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)}
-
-
-def stack_size(space: gym.Space) -> int:
-    """How many frames an observation [C, H, W] stacks, as frame stacking and Atari's vector environment do; else 1.
-
-    Three channels are taken for colours, and a last dimension of at most 4 for channels.
-    """
-    shape = space.shape or ()
-    stacked = is_image(space) and len(shape) == 3 and shape[2] > 4 and shape[0] != 3
-    return shape[0] if stacked else 1
-
-
-def bytes_per_slot(codec: ObservationCodec, frame_stack: bool, num_actions: int) -> int:
-    """Memory of one slot: observation, action (8), reward (4), two flags, and a mask [num_actions]."""
-    stored = codec.empty(1)
-    observation = sum(stored[name].nbytes // (stack_size(leaf) if frame_stack else 1) for name, leaf in codec.leaves.items())
-    return observation + 14 + num_actions
-
-
-def available_memory() -> int | None:
-    """Bytes that can be had without swapping, where the system tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-
-
-def check_memory(size: int, slot_bytes: int, available: int | None) -> None:
-    """Raise ValueError where `size` slots can't fit."""
-    needed = size * slot_bytes
-    if available is not None and needed > available:
-        fits = available // slot_bytes
-        raise ValueError(
-            f"replay_size {size:,} needs {needed / 2**30:.1f} GiB ({slot_bytes:,} bytes each) and "
-            f"{available / 2**30:.1f} GiB are available; expected at most about {fits:,}"
-        )
 
 
 @jit

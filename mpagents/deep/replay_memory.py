@@ -1,0 +1,46 @@
+"""What a replay buffer takes of memory, told before it is filled; which observations are stacks of frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+
+from mpagents.deep.observations import ObservationCodec, is_image
+
+
+def stack_size(space: gym.Space) -> int:
+    """How many frames an observation [C, H, W] stacks, as frame stacking and Atari's vector environment do; else 1.
+
+    Three channels are taken for colours, and a last dimension of at most 4 for channels.
+    """
+    shape = space.shape or ()
+    stacked = is_image(space) and len(shape) == 3 and shape[2] > 4 and shape[0] != 3
+    return shape[0] if stacked else 1
+
+
+def bytes_per_slot(codec: ObservationCodec, frame_stack: bool, num_actions: int) -> int:
+    """Memory of one slot: observation, action (8), reward (4), two flags, and a mask [num_actions]."""
+    stored = codec.empty(1)
+    observation = sum(stored[name].nbytes // (stack_size(leaf) if frame_stack else 1) for name, leaf in codec.leaves.items())
+    return observation + 14 + num_actions
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had without swapping, where the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def check_memory(size: int, slot_bytes: int, available: int | None) -> None:
+    """Raise ValueError where `size` slots can't fit."""
+    needed = size * slot_bytes
+    if available is not None and needed > available:
+        fits = available // slot_bytes
+        raise ValueError(
+            f"replay_size {size:,} needs {needed / 2**30:.1f} GiB ({slot_bytes:,} bytes each) and "
+            f"{available / 2**30:.1f} GiB are available; expected at most about {fits:,}"
+        )
