@@ -24,6 +24,7 @@ lint: $(VENV)/.dev ## style, types, examples in docstrings
 bench: $(VENV)/.bench ## side by side with the peers
 	$(BIN)/python benchmarks/tabular.py
 	$(BIN)/python benchmarks/runner.py
+	$(BIN)/python benchmarks/deep.py
 
 docs: $(VENV)/.docs ## the site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

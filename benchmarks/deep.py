@@ -165,7 +165,7 @@ def a2c(quick: bool) -> list[Row]:
             "torch-native environment, an iteration one graph": our_a2c(torch_cartpole(num_envs), compile=True),
             "native, eager": our_a2c(make_vector(CARTPOLE, num_envs), compile=False),
         }
-        turns, block = (3, 20_000) if quick else (7, 100_000)
+        turns, block = (3, 20_000) if quick else (7, 40_000)
         peers_block = block * num_envs // 64 if num_envs < 64 else block
         blocks = [*(peers_block * 4 for _ in ours), peers_block]
         *speeds, theirs = rates([*ours.values(), peer_a2c(num_envs)], blocks, turns)
@@ -248,6 +248,9 @@ def solve(quick: bool) -> list[Row]:
             shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
             warm.append(float(shown[-1]))
             theirs.append(peer_seconds(algorithm, seed, budget)[0])
+            print(
+                f"{algorithm}, seed {seed}: {warm[-1]:.1f} s, Stable-Baselines3 {theirs[-1]:.1f} s", file=sys.stderr, flush=True
+            )
         with tempfile.TemporaryDirectory() as folder:
             empty = os.environ | {"XDG_CACHE_HOME": folder, "TORCHINDUCTOR_CACHE_DIR": f"{folder}/torch"}
             command = [sys.executable, __file__, "--seconds-to-solve", name, "0"]
@@ -291,15 +294,14 @@ def main() -> None:
     if options.seconds_to_solve:
         print(timed_solution(options.seconds_to_solve[0], int(options.seconds_to_solve[1])))
         return
-    start = time.perf_counter()
-    table = Table("work", "ours", "Stable-Baselines3", "ratio", "target", "met", title="Deep agents, one thread")
+    start, console = time.perf_counter(), Console(width=180)
     for section in SECTIONS:
         if options.only in (None, section.__name__):
+            table = Table("work", "ours", "Stable-Baselines3", "ratio", "target", "met", title=section.__name__)
             for row in section(options.quick):
                 ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
                 table.add_row(row.work, row.ours, row.peer, ratio, row.target, {None: "", True: "yes", False: "NO"}[row.met])
-    console = Console(width=180)
-    console.print(table)
+            console.print(table)
     console.print(f"{time.perf_counter() - start:.0f} s in all")
 
 
