@@ -128,6 +128,18 @@ def test_make_vector_takes_native_ones_where_they_serve(spec, num_envs, native):
     assert env.single_observation_space == examine(spec)[0].observation
 
 
+def test_unit_box_scales_finite_bounds_and_keeps_resume_exact():
+    spec = EnvironmentSpec("MountainCar-v0", wrappers=("envs.wrappers:unit_box",))
+    env = make_vector(spec, 2)
+    assert env.single_observation_space == gym.spaces.Box(-1, 1, (2,))
+    observation, _ = env.reset(seed=0)
+    positions = np.array([single.unwrapped.state[0] for single in env.envs])  # in −1.2 … 0.6
+    np.testing.assert_allclose(observation[:, 0], (positions + 0.3) / 0.9, atol=1e-6)
+    assert is_exact(env)
+    with pytest.raises(ValueError, match="finite bounds"):
+        make(replace(spec, id="CartPole-v1"))
+
+
 def test_make_vector_gives_the_autoreset_mode_asked_for():
     env = make_vector(POLE, 8, AutoresetMode.SAME_STEP)
     assert isinstance(env, SyncVectorEnv)

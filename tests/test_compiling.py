@@ -1,0 +1,63 @@
+"""Compiled graphs: the same function, arguments changed in place, libraries that are kept and can't go stale."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mpagents.deep import compiling
+from mpagents.deep.compiling import WORTH_IT, graph, graph_folder, resolve
+
+
+def descend(parameters, state, batch):
+    """In place on two arguments; nested arguments and results."""
+    with torch.enable_grad():
+        leaf = parameters.detach().requires_grad_()
+        loss = ((batch["x"] @ leaf - batch["y"]) ** 2).mean()
+        (gradient,) = torch.autograd.grad(loss, [leaf])
+    state["mean"].mul_(0.9).add_(gradient)
+    parameters.sub_(0.1 * state["mean"])
+    return {"loss": loss.detach()}, (gradient,)
+
+
+def arguments():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 3, generator=generator)
+    return torch.zeros(3), {"mean": torch.zeros(3)}, {"x": x, "y": x.sum(dim=1)}
+
+
+def test_resolve_follows_the_wish_and_the_number_of_updates(monkeypatch, capsys):
+    assert [resolve(wish, WORTH_IT) for wish in ("auto", "true", True, "false", False)] == [True, True, True, False, False]
+    assert not resolve("auto", WORTH_IT - 1)
+    monkeypatch.setattr(compiling, "has_compiler", lambda: False)
+    assert not resolve("true", 1)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not resolve("false", WORTH_IT)
+    assert capsys.readouterr().err == ""
+
+
+def test_graph_not_used_is_the_function_itself():
+    assert graph(descend, "key", False) is descend
+
+
+@pytest.mark.slow
+def test_graph_computes_what_the_function_does_and_later_processes_load_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiling, "_GRAPHS", {})
+    plain, fast, compiled = arguments(), arguments(), graph(descend, "descend", True)
+    for _ in range(3):
+        expected, found = descend(*plain), compiled(*fast)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(fast, plain)
+    (library,) = graph_folder().glob("*.so")
+    assert "compiling" in capsys.readouterr().err
+    with pytest.raises(AssertionError, match="other shapes"):
+        compiled(fast[0], fast[1], {"x": fast[2]["x"][:4], "y": fast[2]["y"][:4]})
+    code = "from tests.test_compiling import *; print(graph(descend, 'other key', True)(*arguments())[0]['loss'].item())"
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(again.stdout) == pytest.approx(descend(*arguments())[0]["loss"].item())
+    assert "compiling" not in again.stderr
+    assert list(graph_folder().glob("*.so")) == [library]
