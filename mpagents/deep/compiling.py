@@ -47,9 +47,9 @@ def resolve(wanted: Compile, updates: int) -> bool:
 class Graph:
     """A function of tensors, nested in dicts, lists and tuples, and of nothing else, as one compiled graph without guards.
 
-    It is traced with the arguments of its first call: their shapes, types and devices must stay (asserted), and whatever the
-    function reads beside them is taken as it was then. Arguments may be changed in place. Functions of an equal `key` (all
-    that distinguishes what they compute) share a graph within a process: the second seed of a study traces nothing.
+    It is traced with the arguments of its first call, and again where shapes change; types and devices must stay, and whatever
+    the function reads beside its arguments is taken as it was then. Arguments may be changed in place. Functions of an equal
+    `key` (all that distinguishes what they compute) share a graph within a process: the second seed of a study traces nothing.
     """
 
     def __init__(self, function: Callable[..., Any], key: Hashable) -> None:
@@ -61,10 +61,10 @@ class Graph:
     def __call__(self, *arguments: Any) -> Any:
         tensors: list[Tensor] = []
         _append_leaves(arguments, tensors)
-        if self._run is None:
-            self._shapes = [t.shape for t in tensors]
+        shapes = [t.shape for t in tensors]
+        if self._run is None or shapes != self._shapes:
             self._run, self._result = _compiled(self._function, self._key, arguments)
-        assert self._shapes == [t.shape for t in tensors], "a graph got other shapes than it was traced with"
+            self._shapes = shapes
         return pytree.tree_unflatten(self._run(tensors), self._result)
 
 
