@@ -24,6 +24,7 @@ from mpagents.native import make_native
 from mpagents.tabular.mdp import FiniteMDP, NoTransitionTable
 
 NATIVE_FROM = 5  # copies from which a native vector environment is faster than single ones in turn
+EXTRAS = {"ale_py": "atari", "Box2D": "box2d", "mujoco": "mujoco", "minigrid": "minigrid"}  # module: our extra that installs it
 # They leave an MDP as it is, but for the limit.
 PLAIN_WRAPPERS = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
 
@@ -61,12 +62,21 @@ def make(spec: EnvironmentSpec, render_mode: str | None = None) -> gym.Env:
     try:
         options: dict[str, Any] = {"max_episode_steps": spec.max_episode_steps, "render_mode": render_mode}
         env = gym.make(_registered(spec.id), **{k: v for k, v in options.items() if v is not None}, **spec.kwargs)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"environment {spec.id!r}: {_missing(error)}{_in_the_way(spec.id)}") from error
     except Exception as error:
         ours = " (mpagents' own begin with envs:, see `mpagents list envs`)" if ":" not in spec.id else _in_the_way(spec.id)
         raise ValueError(f"environment {spec.id!r}: {error}{ours}") from error
     for wrapper in spec.wrappers:
         env = _wrapped(env, wrapper)
     return env
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """What to install, where a module that an environment needs isn't there."""
+    extra = EXTRAS.get((error.name or "").partition(".")[0])
+    fix = f"pip install 'mpagents[{extra}]'" if extra else "install its package, or run where its folder is"
+    return f"module {error.name!r} is not installed; {fix}"
 
 
 def _wrapped(env: gym.Env, path: str) -> gym.Env:

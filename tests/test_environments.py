@@ -313,3 +313,11 @@ def test_tabular_trials_import_no_torch(tmp_path):
         f"assert run_trial(spec, Path({str(tmp_path)!r}))['status'] == 'finished'\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_make_says_how_to_install_what_an_environment_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)  # as where it isn't installed
+    with pytest.raises(ValueError, match=r"module 'ale_py' is not installed; pip install 'mpagents\[atari\]'"):
+        make(EnvironmentSpec("ale_py:ALE/Pong-v5"))
+    with pytest.raises(ValueError, match="module 'no_such_package' is not installed"):
+        make(EnvironmentSpec("no_such_package:Thing-v0"))
