@@ -19,19 +19,50 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
+    from generative.fit import Fit, fit
     from generative.model import GenerativeModel, capabilities
+    from generative.sources import source
     from generative.storage import load, save
 
-MODELS: dict[str, str] = {}  # name: "module:Class"
+MODELS: dict[str, str] = {  # name: "module:Class"
+    "perceptron": "generative.networks.perceptron:Perceptron",
+    "mlp": "generative.networks.mlp:MLPModel",
+    "cnn": "generative.networks.cnn:CNNModel",
+    "unet": "generative.networks.unet:UNetModel",
+    "classifier": "generative.networks.classifier:Classifier",
+    "segmenter": "generative.networks.segmenter:Segmenter",
+    "elman_rnn": "generative.networks.elman_rnn:ElmanRNN",
+    "lstm": "generative.networks.lstm:LSTM",
+    "transformer": "generative.networks.transformer:Transformer",
+    "linear_autoencoder": "generative.autoencoders.linear_autoencoder:LinearAutoencoder",
+    "autoencoder": "generative.autoencoders.autoencoder:Autoencoder",
+    "denoising_autoencoder": "generative.autoencoders.denoising_autoencoder:DenoisingAutoencoder",
+    "vae": "generative.autoencoders.vae:VAE",
+    "beta_vae": "generative.autoencoders.beta_vae:BetaVAE",
+    "fvsbn": "generative.autoregressive.fvsbn:FVSBN",
+    "nade": "generative.autoregressive.nade:NADE",
+    "made": "generative.autoregressive.made:MADE",
+    "pixel_rnn": "generative.autoregressive.pixel_rnn:PixelRNN",
+    "pixel_cnn": "generative.autoregressive.pixel_cnn:PixelCNN",
+    "gated_pixel_cnn": "generative.autoregressive.gated_pixel_cnn:GatedPixelCNN",
+    "wavenet": "generative.autoregressive.wavenet:WaveNet",
+    "vrnn": "generative.recurrent.vrnn:VRNN",
+    "conditional_vrnn": "generative.recurrent.conditional_vrnn:ConditionalVRNN",
+}
 
 _HOME = {
+    "Fit": "generative.fit",
+    "fit": "generative.fit",
+    "source": "generative.sources",
     "GenerativeModel": "generative.model",
     "capabilities": "generative.model",
     "load": "generative.storage",
     "save": "generative.storage",
 }
 
-__all__ = ["MODELS", "GenerativeModel", "build", "capabilities", "configured", "load", "model_class", "save"]
+__all__ = [
+    "MODELS", "Fit", "GenerativeModel", "build", "capabilities", "configured", "fit", "load", "model_class", "save", "source",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

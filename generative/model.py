@@ -38,14 +38,19 @@ class GenerativeModel(nn.Module):
 
     Capabilities, each a method that is present only where the family has it (`capabilities` lists them):
 
-    - `sample(n, cond, generator)` → n new data, as recorded;
+    - `sample(n, cond=None, *, generator)` → n new data, as recorded; an autoregressive model's also takes `given` (data as
+      recorded) and `num_given`: that many values of each, first in the model's ordering, are kept (inpainting);
     - `log_prob(x, cond)` → [B], the exact log-likelihood in nats;
     - `elbo(x, cond)` → [B], a lower bound of it in nats, by the model's own estimate;
     - `encode(x)` → [B, D], a deterministic description of x;
     - `decode(z)` → data, as recorded, from descriptions z [B, D].
+
+    A model of data given something names the batch's key in `conditioned_on`; `cond` is what stands there: `label` int64 [B],
+    `cond` floats [B, C], or `action` [B, T, A].
     """
 
     Config: ClassVar[type]
+    conditioned_on: str | None = None
     schedule: tuple[tuple[str, int], ...] = (("model", 1),)  # players and their updates per step, in turn
 
     def __init__(self, config: Any) -> None:
