@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from generative.fit import Fit, fit
+    from generative.fitting import Fit, fit
     from generative.model import GenerativeModel, capabilities
     from generative.sources import source
     from generative.storage import load, save
@@ -51,8 +51,8 @@ MODELS: dict[str, str] = {  # name: "module:Class"
 }
 
 _HOME = {
-    "Fit": "generative.fit",
-    "fit": "generative.fit",
+    "Fit": "generative.fitting",
+    "fit": "generative.fitting",
     "source": "generative.sources",
     "GenerativeModel": "generative.model",
     "capabilities": "generative.model",

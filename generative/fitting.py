@@ -30,7 +30,7 @@ from torch._inductor.exc import InductorError
 from generative import configured
 from generative.averaging import Average
 from generative.data import Rows, as_source
-from generative.fit_config import FitConfig, learning_rate, optimiser, to_compile
+from generative.fit_settings import FitConfig, learning_rate, optimiser, to_compile
 from generative.model import Batch, GenerativeModel, Metrics, capabilities
 from generative.pictures import pictures
 
