@@ -13,8 +13,6 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,18 +21,7 @@ PAGE = HERE.parent / "docs" / "optima.md"
 FAMILIES = ("networks", "autoencoders", "autoregressive", "pixels", "sequences", "recurrent")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A model on a source whose optimum is known."""
-
-    model: str
-    task: str
-    optimum: str  # what theory gives, with its unit
-    target: str
-    measure: Callable[[], tuple[str, str, bool]]  # trains from scratch: (figure reached, gap to the optimum, target met)
-
-
-def measured(rows: list[Row]) -> list[str]:
+def measured(rows: list) -> list[str]:
     """The table's lines, each printed as soon as it is there."""
     lines = ["| model | task | optimum | target | reached | gap | | seconds |", "|---|---|---|---|---|---|---|---|"]
     print("\n".join(lines))
