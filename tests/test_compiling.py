@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
-from mpagents.deep import compiling
+from mpagents.deep import compiling, targets
 from mpagents.deep.compiling import WORTH_IT, graph, graph_folder, resolve
+from mpagents.deep.graph_index import note_of
 
 
 def descend(parameters, state, batch):
@@ -63,3 +65,28 @@ def test_graph_computes_what_the_function_does_and_later_processes_load_it(monke
     assert float(again.stdout) == pytest.approx(descend(*arguments())[0]["loss"].item())
     assert "compiling" not in again.stderr
     assert set(graph_folder().glob("*.so")) == libraries
+
+
+def test_note_tells_the_library_of_our_own_functions_alone(tmp_path):
+    ours, where = targets.huber, ("torch 2", "a processor")
+    note = note_of(tmp_path, ours, ("update", 64), where)
+    assert note == note_of(tmp_path, ours, ("update", 64), where)
+    assert note != note_of(tmp_path, ours, ("update", 32), where)
+    assert note != note_of(tmp_path, ours, ("update", 64), ("torch 3", "a processor"))
+    assert note_of(tmp_path, descend, "update", where) is None  # of a module that may import anything
+    assert note_of(tmp_path, partial(ours, arguments), "update", where) is None
+    assert note_of(tmp_path, ours, ("update", object()), where) is None  # says nothing of what it computes
+
+
+def test_graph_with_a_note_is_loaded_without_tracing(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiling, "_GRAPHS", {})
+    monkeypatch.setattr(compiling, "make_fx", lambda *_: pytest.fail("traced"))
+    monkeypatch.setattr(compiling, "_loaded", lambda path: lambda tensors: [tensors[0] + 7] if path.name == "kept.so" else [])
+    note = note_of(tmp_path, targets.huber, "a key", ())
+    monkeypatch.setattr(compiling, "note_of", lambda *_: note)
+    graph_folder().mkdir(parents=True)
+    (graph_folder() / "kept.so").touch()
+    note.write_text("kept.so")
+    found = graph(targets.huber, "a key", True)(torch.zeros(2))
+    assert torch.equal(found, torch.full((2,), 7.0))

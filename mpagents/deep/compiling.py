@@ -1,8 +1,9 @@
 """`compile: auto | true | false`: whole steps of learning and acting as compiled graphs, where that repays its seconds.
 
-A graph is traced anew in each process (a second at most) and compiled ahead of time by AOTInductor into a library, which is
-kept in `$XDG_CACHE_HOME/mpagents/graphs` under a hash of the traced operations, torch's version and the processor: the first
-process on a machine pays 10–20 s, every later one loads it in a millisecond, and no change of the code can meet an old library.
+A graph is traced (a second at most) and compiled ahead of time by AOTInductor into a library, which is kept in
+`$XDG_CACHE_HOME/mpagents/graphs` under a hash of the traced operations, torch's version and the processor: the first process on
+a machine pays 10–20 s, and no change of the code can meet an old library. Later processes load it in milliseconds by the note
+that `graph_index` keeps, or trace again where there can be none.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Hashable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
+
+from mpagents.deep.graph_index import note_of
 
 Compile = Literal["auto", "true", "false"] | bool
 
@@ -101,15 +105,24 @@ def _compiled(
 
         with torch.no_grad():
             examples = [t.detach().clone() for t in tensors]
-            traced = make_fx(flat)(*examples)
-            for node in traced.graph.nodes:
-                node.meta.clear()  # each tensor was traced under a mode of its own, which inductor refuses
-            _GRAPHS[key] = _library(traced, examples, str(described)), results[-1]
+            note = note_of(graph_folder(), function, key, _circumstances())
+            path = graph_folder() / note.read_text() if note is not None and note.exists() else None
+            if path is not None and path.exists():
+                flat(*examples)  # tells the structure of the result
+                run = _loaded(path)
+            else:
+                traced = make_fx(flat)(*examples)
+                for node in traced.graph.nodes:
+                    node.meta.clear()  # each tensor was traced under a mode of its own, which inductor refuses
+                run = _library(traced, examples, str(described), note)
+            _GRAPHS[key] = run, results[-1]
     return _GRAPHS[key]
 
 
-def _library(traced: GraphModule, examples: list[Tensor], described: str) -> Callable[[list[Tensor]], list[Tensor]]:
-    """The traced operations as compiled code, from the cache or put there."""
+def _library(
+    traced: GraphModule, examples: list[Tensor], described: str, note: Path | None
+) -> Callable[[list[Tensor]], list[Tensor]]:
+    """The traced operations as compiled code, from the cache or put there, with its note."""
     if any(t.device.type != "cpu" for t in examples):
         run = torch._inductor.compile(traced, list(examples))
         return lambda tensors: run(*tensors)
@@ -119,6 +132,14 @@ def _library(traced: GraphModule, examples: list[Tensor], described: str) -> Cal
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 _build(traced, examples, path)
+    if note is not None:
+        temporary = note.with_suffix(f".{os.getpid()}")
+        temporary.write_text(path.name)
+        temporary.replace(note)
+    return _loaded(path)
+
+
+def _loaded(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     from torch._C._aoti import AOTIModelContainerRunnerCpu
 
     return AOTIModelContainerRunnerCpu(str(path), 1).run
@@ -140,7 +161,7 @@ def graph_folder() -> Path:
 def _digest(traced: GraphModule, described: str) -> str:
     """A hash of all that a library depends on."""
     digest = hashlib.sha256()
-    for part in (torch.__version__, str(torch.get_num_threads()), _processor(), described, traced.code):
+    for part in (*_circumstances(), described, traced.code):
         digest.update(part.encode() + b"\0")
     for node in traced.graph.nodes:
         if node.op == "get_attr":
@@ -148,6 +169,12 @@ def _digest(traced: GraphModule, described: str) -> str:
     return digest.hexdigest()[:32]
 
 
+def _circumstances() -> tuple[str, ...]:
+    """What a library depends on beside the graph itself."""
+    return torch.__version__, str(torch.get_num_threads()), _processor()
+
+
+@lru_cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

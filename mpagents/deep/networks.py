@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,18 @@ from mpagents.deep.observations import Observation, ObservationCodec
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU, "elu": nn.ELU}
 
 
+def quietly(layer: Callable[..., nn.Module], *sizes: int) -> Any:
+    """A layer whose own initialisation, to be overwritten, leaves torch's global generator as it was.
+
+    (`torch.nn.utils.skip_init` does so too, but its first use imports SymPy: 0.7 s.)
+    """
+    with torch.random.fork_rng(devices=[]):
+        return layer(*sizes)
+
+
 def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
     """A linear layer with orthogonal weights and zero biases, drawn from `generator`."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    layer = quietly(nn.Linear, inputs, outputs)
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
@@ -41,7 +51,7 @@ def cnn(image_shape: tuple[int, int, int], features: int, generator: torch.Gener
     layers: list[nn.Module] = []
     for outputs, size, stride in kernels:
         size = min(size, height, width)
-        layer = nn.utils.skip_init(nn.Conv2d, channels, outputs, size, stride)
+        layer = quietly(nn.Conv2d, channels, outputs, size, stride)
         nn.init.orthogonal_(layer.weight, math.sqrt(2), generator=generator)
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.ReLU()]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mpagents.deep.networks import Torso, linear
+from mpagents.deep.networks import Torso, linear, quietly
 from mpagents.deep.observations import Observation, ObservationCodec
 from mpagents.deep.policies import Categorical, Gaussian
 
@@ -89,7 +89,7 @@ class PolicyValueNetwork(nn.Module):
 
 def lstm_cell(inputs: int, units: int, generator: torch.Generator) -> nn.LSTMCell:
     """Orthogonal weights, zero biases but for the forget gate's, which is 1 (Gers et al. 2000; Jozefowicz et al. 2015)."""
-    cell = nn.utils.skip_init(nn.LSTMCell, inputs, units)
+    cell = quietly(nn.LSTMCell, inputs, units)
     for weight in (cell.weight_ih, cell.weight_hh):
         for gate in weight.data.chunk(4):
             nn.init.orthogonal_(gate, 1.0, generator=generator)
