@@ -188,12 +188,28 @@ def seconds_to_compile(work: str) -> float:
 
 SOLVED, JUDGE_EVERY, JUDGED_EPISODES = 475.0, 2_000, 20
 DQN_TO_SOLVE: dict[str, Any] = {"compile": True}  # otherwise our defaults
-A2C_TO_SOLVE: dict[str, Any] = {"num_envs": 8, "compile": True}  # our defaults: the clipped form
+A2C_TO_SOLVE: dict[str, Any] = {"num_envs": 8, "compile": True} | A2C_CONFIG | {"learning_rate": 1.5e-3}  # twice theirs
 ZOO_DQN: dict[str, Any] = {  # the tuned settings of rl-baselines3-zoo
     "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "target_update_interval": 10,
     "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04,
     "policy_kwargs": {"net_arch": [256, 256]},
 }  # fmt: skip
+
+
+class Clock:
+    """Seconds of learning: what is measured is not its measuring."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def stopped_for(self, judged: Callable[[], float]) -> float:
+        begun = time.perf_counter()
+        result = judged()
+        self.start += time.perf_counter() - begun
+        return result
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
 
 
 def greedy_mean(agent: Any) -> float:
@@ -203,16 +219,16 @@ def greedy_mean(agent: Any) -> float:
 
 
 def our_seconds(name: str, seed: int, config: dict[str, Any], budget: int) -> tuple[float, int]:
-    """(seconds, environment steps) until the greedy mean is reached; judged as often as the peer, judging counted."""
-    start = time.perf_counter()
+    """(seconds, environment steps) until the greedy mean is reached; judged as often as the peer, with the clock stopped."""
+    clock = Clock()
     env = make_vector(CARTPOLE, config.get("num_envs", 1))
     agent = make_agent(name, env, seed=seed, **config)
     judged = 0
     for steps, _ in agent.train(env, budget):
         if steps // JUDGE_EVERY > judged:
             judged = steps // JUDGE_EVERY
-            if greedy_mean(agent) >= SOLVED:
-                return time.perf_counter() - start, steps
+            if clock.stopped_for(lambda: greedy_mean(agent)) >= SOLVED:
+                return clock.seconds(), steps
     return float("inf"), budget
 
 
@@ -221,20 +237,25 @@ class Judge(BaseCallback):
 
     solved = False
 
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
     def _on_step(self) -> bool:
         if self.num_timesteps // JUDGE_EVERY > (self.num_timesteps - self.training_env.num_envs) // JUDGE_EVERY:
-            self.solved = greedy_mean(self.model) >= SOLVED
+            self.solved = self.clock.stopped_for(lambda: greedy_mean(self.model)) >= SOLVED
         return not self.solved
 
 
 def peer_seconds(algorithm: str, seed: int, budget: int) -> tuple[float, int]:
-    start, judge = time.perf_counter(), Judge()
+    clock = Clock()
     if algorithm == "DQN":
         model: Any = stable_baselines3.DQN("MlpPolicy", "CartPole-v1", device="cpu", seed=seed, **ZOO_DQN)
     else:
         model = stable_baselines3.A2C("MlpPolicy", make_vec_env("CartPole-v1", 8, seed=seed), device="cpu", seed=seed)
+    judge = Judge(clock)
     model.learn(budget, callback=judge)
-    return (time.perf_counter() - start if judge.solved else float("inf")), model.num_timesteps
+    return (clock.seconds() if judge.solved else float("inf")), model.num_timesteps
 
 
 def solve(quick: bool) -> list[Row]:
