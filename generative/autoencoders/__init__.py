@@ -1,0 +1,1 @@
+"""Autoencoders: linear, non-linear, denoising, variational, and the β-VAE."""
