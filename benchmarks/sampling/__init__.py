@@ -1,0 +1,1 @@
+"""Incremental against uncached sampling: in each file CASES, name → function that gives (cached, uncached) seconds."""
