@@ -1,0 +1,1 @@
+"""Recurrent latent variable models of sequences."""
