@@ -63,7 +63,7 @@ def as_source(data: Any) -> Source:
     if isinstance(data, Mapping):
         return Rows(data)
     if isinstance(data, str | os.PathLike):
-        from generative.recordings import Recording  # type: ignore[import-not-found]
+        from generative.recordings import Recording
 
         return Recording(os.fspath(data))
     raise TypeError(

@@ -19,7 +19,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from torch._inductor.exc import InductorError
 
 from generative import configured
 from generative.averaging import Average
-from generative.data import Rows, as_source
+from generative.data import as_source
 from generative.fit_settings import FitConfig, learning_rate, optimiser, to_compile
 from generative.model import Batch, GenerativeModel, Metrics, capabilities
 from generative.pictures import pictures
@@ -41,7 +41,7 @@ def fit(model: GenerativeModel, source: Any, **settings: Any) -> Iterator[tuple[
     Metrics: each loss in nats, averaged since the last yield (`loss`, or `critic/loss` with several players) and what the
     model adds; `bits_per_dim` of models with a likelihood; `validation/loss`; `learning_rate`, `grad_norm`, `steps_per_second`;
     pictures (uint8 [H, W, C]) at their interval. Raises ValueError for unknown settings and data that the model refuses,
-    FloatingPointError where a loss is no longer finite.
+    FloatingPointError where a loss is no longer finite: the model then has the last weights known to be good.
     """
     yield from Fit(model, source, **settings)
 
@@ -64,6 +64,7 @@ class Fit:
         self.step = 0
         self.best: tuple[float, dict[str, Tensor]] | None = None  # (validation loss, weights)
         self.since_best = 0  # validations
+        self.good = self.probed = (0, self._copied())  # (step, weights) that gave finite losses; those to be known next
         self.loss = compiled(model.loss) if to_compile(config) else model.loss
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,6 +97,7 @@ class Fit:
         self.best = (best["loss"], {key: value.to(self.device) for key, value in best["weights"].items()}) if best else None
         if state["source"] is not None:
             self.source.load_state_dict(state["source"])
+        self.good = self.probed = (self.step, self._copied())
 
     def __iter__(self) -> Iterator[tuple[int, Metrics]]:
         config = self.config
@@ -103,7 +105,7 @@ class Fit:
         logged: list[Metrics] = []
         begun, begun_at = time.perf_counter(), self.step
         self.model.train()
-        while self.step < config.steps and not (config.patience and self.since_best >= config.patience):
+        while not self.finished:
             logged.append(self._update())
             self.step += 1
             last = self.step == config.steps
@@ -114,9 +116,17 @@ class Fit:
                 metrics |= self._pictures()
             if metrics or self.step % config.log_every == 0 or last:
                 rate = (self.step - begun_at) / (time.perf_counter() - begun)
-                yield self.step, {**self._means(logged), **metrics, "steps_per_second": rate}
+                means = self._means(logged)
+                self.good, self.probed = self.probed, (self.step, self._copied())
+                yield self.step, {**means, **metrics, "steps_per_second": rate}
                 logged, begun, begun_at = [], time.perf_counter(), self.step
         self._settle()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or `patience` is at its end."""
+        patience = self.config.patience
+        return self.step >= self.config.steps or (patience is not None and self.since_best >= patience)
 
     def _update(self) -> Metrics:
         """One turn of the schedule."""
@@ -130,6 +140,7 @@ class Fit:
                 batch = self.source.sample(config.batch_size, self.generator)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
                     loss, told = self.loss(batch, player, generator=self.generator)
+                told = {key: value.clone() if isinstance(value, Tensor) else value for key, value in told.items()}
                 made.zero_grad()
                 loss.backward()
                 norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)
@@ -144,11 +155,17 @@ class Fit:
     def _means(self, logged: list[Metrics]) -> dict[str, Any]:
         """Of the scalars since the last yield; the last of anything else. Raises FloatingPointError at a lost loss."""
         means = {key: mean([metrics[key] for metrics in logged]) for key in logged[-1]}
-        for key, value in means.items():
-            if key.endswith("loss") and not math.isfinite(value):
-                raise FloatingPointError(
-                    f"{key} is {value} by step {self.step}: lower learning_rate, or set max_grad_norm or warm_up"
-                )
+        watched = [key for key in means if key.endswith(("loss", "grad_norm"))]
+        lost = [key for key in watched if not math.isfinite(means[key])]
+        if lost:
+            sound = all(math.isfinite(float(logged[0][key])) for key in lost)  # the first judges the weights before it
+            step, weights = self.probed if sound else self.good
+            self.model.load_state_dict(weights)
+            self.model.eval()
+            raise FloatingPointError(
+                f"{lost[0]} is {means[lost[0]]} by step {self.step}: lower learning_rate, or set max_grad_norm or warm_up "
+                f"(the model has its last good weights, of step {step})"
+            )
         return {**means, "learning_rate": learning_rate(self.config, self.step - 1)}
 
     def _validate(self) -> dict[str, Any]:
@@ -157,13 +174,11 @@ class Fit:
             return {}  # what players minimise against each other says little of the model
         noise = torch.Generator(self.device).manual_seed(self.config.seed + 1)
         batch = self._validation_batch(self.config.validation_size, noise)
-        with self._judged(), torch.no_grad():
-            loss = float(self.model.loss(batch, generator=noise)[0])
         self.since_best += 1
-        if self.best is None or loss < self.best[0]:
-            with self._judged():
-                self.best = loss, {key: value.clone() for key, value in self.model.state_dict().items()}
-            self.since_best = 0
+        with self.as_used(), torch.no_grad():
+            loss = float(self.model.loss(batch, generator=noise)[0])
+            if self.best is None or loss < self.best[0]:
+                self.best, self.since_best = (loss, self._copied()), 0
         found = {"validation/loss": loss}
         if capabilities(self.model) & {"log_prob", "elbo"}:
             found["validation/bits_per_dim"] = loss / (math.log(2) * batch["x"][0].numel())
@@ -171,25 +186,31 @@ class Fit:
 
     def _validation_batch(self, n: int, generator: torch.Generator) -> Batch:
         """Up to n held-out data, each once where they are finite."""
-        if isinstance(self.held_out, Rows):
+        if hasattr(self.held_out, "at"):
             places = torch.randperm(len(self.held_out), generator=generator, device=self.device)[:n]
             return self.held_out.at(places, self.device)
         return self.held_out.sample(n, generator)
 
     def _pictures(self) -> dict[str, Any]:
         noise = torch.Generator(self.device).manual_seed(self.config.seed + 2)
-        with self._judged(), torch.no_grad():
+        with self.as_used(), torch.no_grad():
             return pictures(self.model, self._validation_batch(64, noise), noise)
 
     @contextlib.contextmanager
-    def _judged(self) -> Iterator[None]:
-        """The model as it will be used: averaged where there is an average, in evaluation mode."""
-        self.model.eval()
-        try:
-            with self.average.applied() if self.average else contextlib.nullcontext():
-                yield
-        finally:
-            self.model.train()
+    def as_used(self, keep: Literal["best", "last"] = "last") -> Iterator[None]:
+        """Within it the model is in evaluation mode with the weights it is to be used with.
+
+        best: of the lowest validation loss so far, if there is one; else the present ones, averaged where there is an average.
+        """
+        with contextlib.ExitStack() as undone:
+            undone.callback(self.model.train)
+            if keep == "best" and self.best is not None:
+                undone.callback(self.model.load_state_dict, self._copied())
+                self.model.load_state_dict(self.best[1])
+            elif self.average:
+                undone.enter_context(self.average.applied())
+            self.model.eval()
+            yield
 
     def _settle(self) -> None:
         """Leave the weights that `keep` asks for, in evaluation mode."""
@@ -198,6 +219,9 @@ class Fit:
         elif self.average:
             self.average.assign()
         self.model.eval()
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {key: value.clone() for key, value in self.model.state_dict().items()}
 
 
 def mean(values: list[Any]) -> Any:

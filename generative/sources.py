@@ -26,6 +26,7 @@ from generative.model import Batch
 
 SOURCES = {
     "digits": "generative.sources:Digits",
+    "recording": "generative.recordings:Recording",
     "ising": "generative.synthetic:Ising",
     "parities": "generative.synthetic:Parities",
     "delayed_xor": "generative.synthetic:DelayedXor",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from mpagents.agents import AGENTS, agent_class
@@ -30,6 +32,57 @@ def agents() -> list[dict[str, Any]]:
         settings = [f"{f.name}: {_type(f)} = {_default(f)}" for f in dataclasses.fields(cls.Config)]
         rows.append({"name": name, "about": (cls.__doc__ or "").strip().splitlines()[0], "settings": settings})
     return rows
+
+
+def models() -> list[dict[str, Any]]:
+    """Name, first line of the documentation and settings of every registered model, read from its file: nothing is imported."""
+    from generative import MODELS
+
+    return [{"name": name, **_model(*path.split(":"))} for name, path in MODELS.items()]
+
+
+def _model(module: str, class_name: str) -> dict[str, Any]:
+    parsed = _parsed(module)
+    if parsed is None:
+        return {"about": f"not here: {module} has no file"}
+    about = (ast.get_docstring(parsed[0]) or "").split("\n")[0]
+    model = _classes(parsed[0]).get(class_name)
+    assigned = [node for node in model.body if isinstance(node, ast.Assign)] if model else []
+    configs = [
+        node.value.id for node in assigned if ast.unparse(node.targets[0]) == "Config" and isinstance(node.value, ast.Name)
+    ]
+    return {"about": about, "settings": [setting for name in configs for setting in _settings(module, name)]}
+
+
+def _settings(module: str, class_name: str) -> list[str]:
+    """The fields as the file has them, inherited ones first: `latent: int = 8  # dimensions of z`."""
+    parsed = _parsed(module)
+    if parsed is None:
+        return []
+    tree, lines = parsed
+    node = _classes(tree).get(class_name)
+    if node is None:  # imported from elsewhere in the package
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        homes = [node.module for node in imports if class_name in [alias.name for alias in node.names]]
+        return [setting for home in homes if home for setting in _settings(home, class_name)]
+    inherited = [setting for base in node.bases for setting in _settings(module, ast.unparse(base))]
+    fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
+    return inherited + [" ".join(line.strip() for line in lines[field.lineno - 1 : field.end_lineno]) for field in fields]
+
+
+def _parsed(module: str) -> tuple[ast.Module, list[str]] | None:
+    """(syntax tree, lines) of a file of `generative`; None where there is none."""
+    import generative
+
+    path = Path(generative.__path__[0]).joinpath(*module.split(".")[1:]).with_suffix(".py")
+    if not module.startswith("generative.") or not path.is_file():
+        return None
+    text = path.read_text()
+    return ast.parse(text), text.splitlines()
+
+
+def _classes(tree: ast.Module) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def environments() -> list[dict[str, Any]]:
