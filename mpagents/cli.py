@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from mpagents.cli_models import fit, record
+from mpagents.cli_shared import RUNS, Address, Fresh, Json, Out, Sets, Workers, told
 
 app = typer.Typer(
     help="A reinforcement-learning bench: agents × environments × seeds, in parallel, into TensorBoard and a report.",
@@ -20,13 +21,6 @@ app = typer.Typer(
 )  # fmt: skip
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, e.g. runs/quickstart.yaml")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. agents.1.alpha=0.5")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that results go into")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes; 0: in this one, without Ray  [default: all cores]")]
-Address = Annotated[str | None, typer.Option(help="Join a Ray cluster, e.g. auto")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Discard earlier results")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, and nothing else")]
-RUNS = Path("runs")
 
 
 class Kind(StrEnum):
@@ -45,9 +39,9 @@ def run(
     from mpagents.study import Study
     from mpagents.study_file import apply_overrides, read_study_file
 
-    with _told(as_json, study):
+    with told(as_json, study):
         values, lines = read_study_file(study)
-        with _told(as_json, study, lines):
+        with told(as_json, study, lines):
             spec = Study.from_values(apply_overrides(values, sets or ()))
             _run(spec, out, workers, address, fresh, dry_run, as_json)
 
@@ -66,7 +60,7 @@ def train(
     from mpagents.study import Study
     from mpagents.study_file import apply_overrides
 
-    with _told(as_json):
+    with told(as_json):
         entry = apply_overrides({"name": agent}, sets or ())
         values = {"name": f"{slug(agent)}-{slug(env)}", "envs": [env], "agents": [entry], "steps": steps, "seeds": seeds}
         values["evaluation"] = {"every": max(1, steps // 20)}
@@ -84,7 +78,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a trained agent on fresh episodes, and record it."""
-    with _told(as_json):
+    with told(as_json):
         from mpagents.evaluation import evaluate as evaluation
         from mpagents.seeding import derive
         from mpagents.trained import load_trained
@@ -98,8 +92,8 @@ def evaluate(
         episodes = episodes or 100
         figures = evaluation(agent, spec.env, spaces, episodes=episodes, seed=derive(seed, "evaluate"))
         if as_json:
-            told = {"video": recorded} if recorded else {}
-            print(json.dumps({"trial": str(trial), "episodes": episodes, **figures, **told}))
+            more = {"video": recorded} if recorded else {}
+            print(json.dumps({"trial": str(trial), "episodes": episodes, **figures, **more}))
             return
         listed = ", ".join(f"{key.replace('_', ' ')} {value:.5g}" for key, value in figures.items())
         print(f"{spec.agent.label} on {spec.env.label}, seed {spec.seed}, {episodes} episodes: {listed}")
@@ -108,73 +102,8 @@ def evaluate(
             print(f"{recorded['path']}: {recorded['frames']} frames, return {returns}")
 
 
-@app.command()
-def record(
-    env: Annotated[str, typer.Argument(help="A Gymnasium id, module:Id-v0 or module:Class")],
-    steps: Annotated[int, typer.Option(min=1, help="Observations to record, over all copies")] = 10_000,
-    num_envs: Annotated[int, typer.Option("--num-envs", min=1, help="Copies stepped together")] = 4,
-    policy: Annotated[
-        str, typer.Option(help="random, a trial's folder, or module:function (observation, rng) -> action")
-    ] = "random",
-    epsilon: Annotated[float, typer.Option(min=0, max=1, help="Share of random actions among the policy's")] = 0.0,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Record frames of this size, e.g. 32x32")] = None,
-    grey: Annotated[bool, typer.Option("--grey", help="Record grey frames")] = False,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of the environment, e.g. kwargs.map_name=8x8")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="[default: recordings/<ENV>]")] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Import modules that only the trial's folder names")] = False,
-    fresh: Fresh = False, as_json: Json = False,
-) -> None:  # fmt: skip
-    """Record an environment under a policy: a source for `fit`."""
-    with _told(as_json):
-        from mpagents.recording import RecordingSpec, parse_size
-        from mpagents.recording import record as record_environment
-        from mpagents.specification import slug
-
-        view = parse_size(size, grey)
-        spec = RecordingSpec(env, steps, num_envs, policy, epsilon, view, seed, tuple(sets or ()))
-        folder = out or Path("recordings") / slug(env)
-        manifest = record_environment(spec, folder, fresh=fresh, trust=trust, show="quiet" if as_json else "auto")
-        if as_json:
-            told = ("rows", "episodes", "columns", "num_actions")
-            print(json.dumps({"folder": str(folder), **{key: manifest[key] for key in told}}))
-            return
-        columns = ", ".join(f"{name} {column['shape']}" for name, column in manifest["columns"].items())
-        print(f"{folder}: {manifest['rows']:,} rows, {manifest['episodes']:,} ended episodes; {columns}")
-
-
-@app.command()
-def fit(
-    model: Annotated[str, typer.Argument(help="A model's name (see `mpagents list models`), or module:Class")],
-    source: Annotated[str, typer.Argument(help="A recording's folder, env:ID, a source's name (digits), or module:Class")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps  [default: 5,000]")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of the model, e.g. latent=8")] = None,
-    source_sets: Annotated[
-        list[str] | None, typer.Option("--source", metavar="KEY=VALUE", help="Of the source, e.g. length=16")
-    ] = None,
-    fit_sets: Annotated[
-        list[str] | None, typer.Option("--fit", metavar="KEY=VALUE", help="Of the training, e.g. learning_rate=3e-4")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds")] = 1,
-    label: Annotated[str | None, typer.Option(help="The folder's name  [default: <model>-<source>]")] = None,
-    out: Out = RUNS, fresh: Fresh = False, as_json: Json = False,
-) -> None:  # fmt: skip
-    """Train a generative model, or continue its training where it was interrupted."""
-    from mpagents.study_file import apply_overrides
-
-    with _told(as_json):
-        config, source_config, settings = (apply_overrides({}, given or ()) for given in (sets, source_sets, fit_sets))
-        from mpagents.fit_specification import specify
-        from mpagents.fitting import fit_all
-
-        settings |= {"steps": steps} if steps else {}
-        spec = specify(model, source, config=config, source_config=source_config, settings=settings, label=label)
-        specs = [dataclasses.replace(spec, seed=seed) for seed in range(seeds)]
-        root = out / "fit"
-        statuses = fit_all(specs, root, fresh=fresh, show="quiet" if as_json else "auto")
-        _tell_fits(specs, root, statuses, as_json)
+app.command()(record)
+app.command()(fit)
 
 
 @app.command()
@@ -183,7 +112,7 @@ def report(
     out: Out = RUNS, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write the summary and the report of a study's folder anew."""
-    with _told(as_json):
+    with told(as_json):
         from mpagents.results.results import Results
 
         folder = study if (study / "study.json").is_file() else out / study
@@ -253,51 +182,6 @@ def _tell(results: Any, report_path: Path, as_json: bool) -> None:
         print_table(results, report_path)
     if len(failed):
         raise typer.Exit(1)
-
-
-def _tell_fits(specs: list[Any], root: Path, statuses: list[dict[str, Any]], as_json: bool) -> None:
-    """Where each model is and its loss, and what failed."""
-    rows = [{"folder": str(root / spec.path), **status} for spec, status in zip(specs, statuses)]
-    if as_json:
-        print(json.dumps({"trainings": rows}))
-    for row in [] if as_json else rows:
-        if row["status"] == "failed":
-            print(f"failed: {row['folder']}: {row['error']['message']}", file=sys.stderr)
-            continue
-        losses = {key: value for key, value in row["final"].items() if key.endswith("loss")} | (row["best"] or {})
-        listed = ", ".join(f"{key} {value:.5g}" for key, value in losses.items())
-        print(f"{row['folder']}/{row['model']}: {row['steps']:,} steps in {row['seconds']:.1f} s, {listed}")
-    if any(status["status"] == "failed" for status in statuses):
-        raise typer.Exit(1)
-
-
-@contextlib.contextmanager
-def _told(as_json: bool, file: Path | None = None, lines: Any = None) -> Iterator[None]:
-    """User errors as one line each with a fix, and the exit code."""
-    from mpagents.configuration import InvalidInput
-
-    try:
-        yield
-    except InvalidInput as error:
-        from mpagents.study_file import line_of
-
-        for problem in error.problems:
-            line = line_of(problem.place, lines) if lines else None
-            where = f"{file}:{line}: " if line else f"{file}: " if file and lines is not None else ""
-            print(f"{where}{problem}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except (ValueError, RuntimeError) as error:
-        if type(error) not in (ValueError, RuntimeError) and type(error).__name__ != "FolderInUse":
-            raise
-        print(str(error), file=sys.stderr)
-        raise typer.Exit(2) from None
-    except OSError as error:
-        print(f"{error.strerror or error}: {error.filename or ''}; choose another folder with --out", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt as interrupt:
-        told = str(interrupt) or "interrupted: finished trials are kept, the same command continues"
-        print(told, file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from mpagents.tabular.mdp import FiniteMDP, NoTransitionTable
 
 NATIVE_FROM = 5  # copies from which a native vector environment is faster than single ones in turn
 EXTRAS = {"ale_py": "atari", "Box2D": "box2d", "mujoco": "mujoco", "minigrid": "minigrid"}  # module: our extra that installs it
+REGISTERING = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}  # ids that importing a package makes known
 # They leave an MDP as it is, but for the limit.
 PLAIN_WRAPPERS = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
 
@@ -151,8 +152,9 @@ def registration(env_id: str) -> EnvSpec:
 def _registered(env_id: str) -> str | EnvSpec:
     """What `gymnasium.make` takes: the id, or a specification made from a class that isn't registered."""
     module_name, _, name = env_id.partition(":")
-    if env_id.startswith("ALE/") and importlib.util.find_spec("ale_py"):
-        importlib.import_module("ale_py")  # registers Atari's
+    for prefix, package in REGISTERING.items():
+        if env_id.startswith(prefix) and importlib.util.find_spec(package):
+            importlib.import_module(package)
     if not name:
         return env_id
     target = getattr(importlib.import_module(module_name), name, None)

@@ -9,33 +9,31 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import math
 import os
 import signal
 import socket
 import sys
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpagents.configuration import InvalidInput
 from mpagents.results import ledger
 from mpagents.results.results import Results
 from mpagents.specification import TrialSpec
 from mpagents.study import Study
+from mpagents.worker import ONE_THREAD, TOLD_EVERY, Message, work
+
+if TYPE_CHECKING:
+    from mpagents.fit_specification import FitSpec
 
 PACK_SECONDS = 1.0  # work in one task
-TOLD_EVERY = 0.25  # seconds between a task's messages
 MAX_RETRIES = 2  # of a trial whose worker process died
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
-# A message: {"trial": path, "steps": …, "reward": last mean return or None, "status": the whole status once it has ended}
-Message = dict[str, Any]
 Listener = Callable[[Message], None]
 
 
@@ -85,35 +83,19 @@ def _run_here(todo: list[TrialSpec], folder: Path, listen: Listener) -> None:
                     listen(message)
 
 
-def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[list[Message]]:
-    """Run trials one after the other in this process; yields what has happened, a few times a second."""
-    sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
-    for name in ONE_THREAD:  # where a cluster's worker hasn't inherited it
-        os.environ.setdefault(name, "1")
-    from mpagents.trial import trial_steps
+def run_fits(
+    specs: list[FitSpec], root: Path, *, fresh: bool = False, workers: int | None = None, address: str | None = None,
+    show: str = "auto",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train the seeds of one label (`mpagents fit`) in parallel; their statuses. Raises InvalidInput as `fit_all`."""
+    from mpagents.fitting import held
+    from mpagents.progress import Display
+    from mpagents.specification import Expansion
 
-    messages: list[Message] = []
-    told = -math.inf  # that the first trial runs is told at once
-    for values in specs:
-        spec = TrialSpec.from_json(values)
-        steps = trial_steps(spec, Path(folder))
-        message: Message = {"trial": spec.path, "steps": 0, "reward": None, "status": None}
-        while True:
-            if messages and messages[-1]["trial"] == spec.path:
-                messages.pop()  # only a trial's last message matters
-            messages.append(message)
-            if time.monotonic() - told > TOLD_EVERY:
-                yield messages
-                messages, told = [], time.monotonic()
-            if message["status"]:
-                break
-            try:
-                step, figures = next(steps)
-                message = {"trial": spec.path, "steps": step, "reward": figures.get("mean_reward"), "status": None}
-            except StopIteration as end:
-                final = end.value.get("final", {})
-                message = {"trial": spec.path, "steps": spec.steps, "reward": final.get("mean_reward"), "status": end.value}
-    yield messages
+    with held(specs, root, fresh) as todo, Display(show, Expansion(specs, []), todo, root) as display:  # type: ignore[arg-type]
+        if todo:
+            _run_on_ray(todo, root, display.update, workers, address)  # type: ignore[arg-type]
+    return [ledger.read_status(root, spec.path) for spec in specs]
 
 
 STOPPING = (signal.SIGTERM, signal.SIGHUP)  # end a study as Ctrl-C does
@@ -255,4 +237,4 @@ def _lost(
     return again
 
 
-__all__ = ["Interrupted", "InvalidInput", "run"]
+__all__ = ["Interrupted", "InvalidInput", "run", "run_fits"]

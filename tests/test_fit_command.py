@@ -232,3 +232,14 @@ def test_a_killed_fit_continues_by_the_same_command(tmp_path):
     assert rows(folder) == rows(whole)
     ours, theirs = (generative.load(root / "best.safetensors", trust=True) for root in (folder, whole))
     assert torch.equal(ours.mean, theirs.mean)
+
+
+def test_seeds_trained_on_ray_are_those_trained_here(cli, tmp_path):
+    command = ("fit", "made", "digits", "--steps", "30", "--seeds", "2", "--fit", "log_every=10")
+    assert cli(*command, "--out", str(tmp_path / "here"), "--workers", "0").returncode == 0
+    assert cli(*command, "--out", str(tmp_path / "ray"), "--workers", "2").returncode == 0
+    for seed in (0, 1):
+        folders = [tmp_path / out / "fit" / "made-digits" / f"seed={seed}" for out in ("here", "ray")]
+        here, ray = (generative.load(folder / "best.safetensors").state_dict() for folder in folders)
+        assert all(torch.equal(here[name], ray[name]) for name in here)
+        assert [row["model/loss"] for row in rows(folders[0])] == [row["model/loss"] for row in rows(folders[1])]

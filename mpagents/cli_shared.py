@@ -1,0 +1,48 @@
+"""What the commands share: their options, and how what a user has wrong is told."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. agents.1.alpha=0.5")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that results go into")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes; 0: in this one, without Ray  [default: all cores]")]
+Address = Annotated[str | None, typer.Option(help="Join a Ray cluster, e.g. auto")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Discard earlier results")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, and nothing else")]
+RUNS = Path("runs")
+
+
+@contextlib.contextmanager
+def told(as_json: bool, file: Path | None = None, lines: Any = None) -> Iterator[None]:
+    """User errors as one line each with a fix, and the exit code."""
+    from mpagents.configuration import InvalidInput
+
+    try:
+        yield
+    except InvalidInput as error:
+        from mpagents.study_file import line_of
+
+        for problem in error.problems:
+            line = line_of(problem.place, lines) if lines else None
+            where = f"{file}:{line}: " if line else f"{file}: " if file and lines is not None else ""
+            print(f"{where}{problem}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except (ValueError, RuntimeError) as error:
+        if type(error) not in (ValueError, RuntimeError) and type(error).__name__ != "FolderInUse":
+            raise
+        print(str(error), file=sys.stderr)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        print(f"{error.strerror or error}: {error.filename or ''}; choose another folder with --out", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt as interrupt:
+        message = str(interrupt) or "interrupted: finished trials are kept, the same command continues"
+        print(message, file=sys.stderr)
+        raise typer.Exit(130) from None

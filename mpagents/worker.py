@@ -1,0 +1,61 @@
+"""What a worker process does: trials, or trainings of generative models, one after the other, telling how far they are."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mpagents.specification import TrialSpec
+
+TOLD_EVERY = 0.25  # seconds between messages
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+# A message: {"trial": path, "steps": …, "reward": last mean return or None, "status": the whole status once it has ended}
+Message = dict[str, Any]
+
+
+def _begun(values: dict[str, Any], folder: Path) -> tuple[Any, Any]:
+    """A trial's specification, or that of a training of a generative model, and its steps."""
+    if "model" in values:
+        from mpagents.fit_specification import FitSpec
+        from mpagents.fitting import fit_steps
+
+        training = FitSpec.from_json(values)
+        return training, fit_steps(training, folder)
+    from mpagents.trial import trial_steps
+
+    trial = TrialSpec.from_json(values)
+    return trial, trial_steps(trial, folder)
+
+
+def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[list[Message]]:
+    """Run trials one after the other in this process; yields what has happened, a few times a second."""
+    sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
+    for name in ONE_THREAD:  # where a cluster's worker hasn't inherited it
+        os.environ.setdefault(name, "1")
+    messages: list[Message] = []
+    told = -math.inf  # that the first trial runs is told at once
+    for values in specs:
+        spec, steps = _begun(values, Path(folder))
+        message: Message = {"trial": spec.path, "steps": 0, "reward": None, "status": None}
+        while True:
+            if messages and messages[-1]["trial"] == spec.path:
+                messages.pop()  # only a trial's last message matters
+            messages.append(message)
+            if time.monotonic() - told > TOLD_EVERY:
+                yield messages
+                messages, told = [], time.monotonic()
+            if message["status"]:
+                break
+            try:
+                step, figures = next(steps)
+                message = {"trial": spec.path, "steps": step, "reward": figures.get("mean_reward"), "status": None}
+            except StopIteration as end:
+                final = end.value.get("final") or {}
+                message = {"trial": spec.path, "steps": spec.steps, "reward": final.get("mean_reward"), "status": end.value}
+    yield messages
