@@ -17,18 +17,16 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import BackendCompilerFailed
-from torch._inductor.exc import InductorError
 
 from generative import configured
 from generative.averaging import Average
+from generative.compiling import compiled
 from generative.data import as_source
 from generative.fit_settings import FitConfig, learning_rate, optimiser, to_compile
 from generative.model import Batch, GenerativeModel, Metrics, capabilities
@@ -179,10 +177,7 @@ class Fit:
             loss = float(self.model.loss(batch, generator=noise)[0])
             if self.best is None or loss < self.best[0]:
                 self.best, self.since_best = (loss, self._copied()), 0
-        found = {"validation/loss": loss}
-        if capabilities(self.model) & {"log_prob", "elbo"}:
-            found["validation/bits_per_dim"] = loss / (math.log(2) * batch["x"][0].numel())
-        return found
+            return {"validation/loss": loss, **bits_per_dim(self.model, batch)}
 
     def _validation_batch(self, n: int, generator: torch.Generator) -> Batch:
         """Up to n held-out data, each once where they are finite."""
@@ -224,25 +219,18 @@ class Fit:
         return {key: value.clone() for key, value in self.model.state_dict().items()}
 
 
+def bits_per_dim(model: Any, batch: Batch) -> dict[str, float]:
+    """−log p(x), or its bound, in bits a dimension: of models with a likelihood, where every entry is scored."""
+    has = capabilities(model)
+    if "mask" in batch or not has & {"log_prob", "elbo"}:
+        return {}
+    cond = (batch[model.conditioned_on],) if model.conditioned_on else ()
+    nats = -(model.log_prob if "log_prob" in has else model.elbo)(batch["x"], *cond).mean()
+    return {"validation/bits_per_dim": float(nats) / (math.log(2) * batch["x"][0].numel())}
+
+
 def mean(values: list[Any]) -> Any:
     """Of scalars; the last one of pictures."""
     if isinstance(values[-1], np.ndarray):
         return values[-1]
     return torch.stack([torch.as_tensor(value) for value in values]).float().mean().item()
-
-
-def compiled(loss: Callable) -> Callable:
-    """`loss` as torch.compile makes it; eager, with one line of warning, where that fails (no C++ compiler, say)."""
-    fast: Callable | None = torch.compile(loss, dynamic=False)
-
-    def tried(*arguments: Any, **keywords: Any) -> Any:
-        nonlocal fast
-        if fast is not None:
-            try:
-                return fast(*arguments, **keywords)
-            except (BackendCompilerFailed, InductorError) as error:
-                warnings.warn(f"not compiled, so slower: {str(error).strip().splitlines()[0]}", stacklevel=2)
-                fast = None
-        return loss(*arguments, **keywords)
-
-    return tried

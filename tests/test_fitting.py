@@ -273,3 +273,15 @@ def test_grid_lays_data_row_by_row_with_gaps_and_spans_the_levels():
         [128, 255, 128, 128, 128], [128, 128, 128, 128, 128],
     ]  # fmt: skip
     assert max(made.shape) >= 256
+
+
+def test_bits_per_dim_are_of_the_likelihood_whatever_the_loss():
+    """A β-VAE with a small β minimises no bound; its bits are those of its ELBO all the same."""
+    torch.manual_seed(0)
+    model = generative.build("beta_vae", shape=(64,), latent=2, hidden=(8,), head="bernoulli", beta=0.01)
+    metrics = [metrics for _, metrics in generative.fit(model, generative.source("digits"), steps=2, keep="last")][-1]
+    held_out = as_source(generative.source("digits")).split(0.1, 0)[1]
+    noise = torch.Generator().manual_seed(1)
+    batch = held_out.at(torch.randperm(len(held_out), generator=noise)[:1_000], noise.device)
+    assert metrics["validation/bits_per_dim"] == pytest.approx(-model.elbo(batch["x"]).mean().item() / (64 * math.log(2)))
+    assert metrics["validation/loss"] < 64 * math.log(2) * metrics["validation/bits_per_dim"] - 1e-4
