@@ -74,16 +74,22 @@ class ElmanRNN(GenerativeModel):
 
     def features(self, x: Tensor, first: Tensor | None = None) -> Tensor:
         """h [B, T + 1, H] of x [B, T, D]: position t is the state before x_t; `first` [B, T + 1] or [B, T] starts it anew."""
-        driven = self.drive(self.data.inputs(x, self.drive.weight.dtype))  # [B, T, H]
+        inputs, (state,) = self.data.inputs(x, self.drive.weight.dtype), self.initial_state(len(x))
         starts = episode_starts(first, x, x.shape[1] + 1)
-        (state,) = self.initial_state(len(x))
-        states = []
+        if starts is None and x.shape[1]:
+            return torch.cat([state[:, None], self._through(inputs, state)], 1)
+        driven, states = self.drive(inputs), []  # [B, T, H]
         for t in range(x.shape[1] + 1):
             state = state if starts is None else torch.where(starts[:, t, None], 0, state)
             states.append(state)
             if t < x.shape[1]:
                 state = torch.tanh(driven[:, t] + self.recurrence(state))
         return torch.stack(states, 1)
+
+    def _through(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """h [B, T, H] after each input, by torch's own loop, which runs without Python."""
+        weights = [self.drive.weight, self.recurrence.weight, self.drive.bias, torch.zeros_like(self.drive.bias)]
+        return torch.rnn_tanh(inputs, state[None], weights, True, 1, 0.0, self.training, False, True)[0]
 
     def readout(self, features: Tensor) -> Tensor:
         """Parameters [*S, D, P] of the next step, or of the label."""
