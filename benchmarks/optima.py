@@ -29,7 +29,7 @@ def measured(rows: list) -> list[str]:
         begun = time.perf_counter()
         reached, gap, met = row.measure()
         seconds = time.perf_counter() - begun
-        mark = "✓" if met else "missed"
+        mark = {True: "✓", False: "missed", None: "not measured"}[met]
         lines.append(
             f"| {row.model} | {row.task} | {row.optimum} | {row.target} | {reached} | {gap} | {mark} | {seconds:.0f} |"
         )

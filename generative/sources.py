@@ -33,6 +33,7 @@ SOURCES = {
     "adding_problem": "generative.synthetic:AddingProblem",
     "colour_copies": "generative.synthetic:ColourCopies",
     "diagonal_copies": "generative.synthetic:DiagonalCopies",
+    "coloured_shapes": "generative.coloured_shapes:ColouredShapes",
     "uniform_images": "generative.sources:UniformImages",
     "gaussian_mixture": "generative.continuous:GaussianMixture",
     "ring": "generative.continuous:Ring",

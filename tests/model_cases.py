@@ -145,7 +145,7 @@ NO_VECTORS = (
 )
 NO_SHAPES = (("grey", FRAME, r"x is \[2, 8, 8, 1\]; expected frames \[B, 9, 9, 3\]"),)
 GREY_DIGITS, DIGITS = {"levels": 17, "frames": True}, {"shape": (8, 8, 1), "levels": 17}
-SHAPES = ("generative.networks.coloured_shapes:ColouredShapes", {"tiles": 1, "tile": 9})
+SHAPES = ("coloured_shapes", {"tiles": 1, "tile": 9})
 CASES += [
     Case(
         "perceptron", {"in_features": 2}, "gaussian_mixture",

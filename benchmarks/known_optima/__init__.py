@@ -14,4 +14,6 @@ class Row:
     task: str
     optimum: str  # what theory gives, with its unit
     target: str
-    measure: Callable[[], tuple[str, str, bool]]  # trains from scratch: (figure reached, gap to the optimum, target met)
+    measure: Callable[
+        [], tuple[str, str, bool | None]
+    ]  # from scratch: (reached, gap to the optimum, target met; None: unknown)

@@ -50,7 +50,7 @@ class DataForm:
             raise ValueError(f"x is {list(x.shape)}; expected vectors [B, {self.size}]: set shape to the data's")
         if not x.is_floating_point():
             raise ValueError(f"x is {x.dtype}; expected float vectors: convert them, or set shape to (H, W, C) for frames")
-        if not torch.compiler.is_compiling() and not x.isfinite().all():
+        if not torch.compiler.is_compiling() and not all_finite(x):
             raise ValueError("x is not finite everywhere; expected numbers: drop such data, or replace what is missing")
         return x.to(dtype)
 
@@ -68,6 +68,11 @@ class DataForm:
             return None
         inner = mask if not self.is_frames else mask[:, None] if mask.ndim == 3 else mask.movedim(-1, 1)
         return inner.expand(-1, *self.inner).flatten(1) if flat else inner
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether every number is; one sum tells it, but for one that overflows."""
+    return math.isfinite(x.sum().item()) or bool(x.isfinite().all())
 
 
 def scored_sum(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -54,11 +54,12 @@ class Observation(nn.Module):
 
     def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
         """log p of each dimension, [B, D] or [B, C, H, W]; nats. Raises ValueError for what no bit can be."""
-        if self.binary and not torch.compiler.is_compiling() and ((x < 0) | (x > 1)).any():
-            raise ValueError(
-                f"x is from {x.min().item():g} to {x.max().item():g}; expected 0 to 1 for the bernoulli head: "
-                "rescale x, or take the gaussian head"
-            )
+        if self.binary and not torch.compiler.is_compiling():
+            low, high = (bound.item() for bound in x.aminmax())
+            if low < 0 or high > 1:
+                raise ValueError(
+                    f"x is from {low:g} to {high:g}; expected 0 to 1 for the bernoulli head: rescale x, or take the gaussian one"
+                )
         target = (x * (self.levels - 1)).round() if self.discrete else x
         return self.likelihood.log_prob(self._for_head(output), target)
 
