@@ -48,6 +48,9 @@ MODELS: dict[str, str] = {  # name: "module:Class"
     "wavenet": "generative.autoregressive.wavenet:WaveNet",
     "vrnn": "generative.recurrent.vrnn:VRNN",
     "conditional_vrnn": "generative.recurrent.conditional_vrnn:ConditionalVRNN",
+    "gan": "generative.adversarial.gan:GAN",
+    "unrolled_gan": "generative.adversarial.unrolled_gan:UnrolledGAN",
+    "wgan": "generative.adversarial.wgan:WGAN",
 }
 
 _HOME = {

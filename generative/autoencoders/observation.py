@@ -58,7 +58,7 @@ class Observation(nn.Module):
             low, high = (bound.item() for bound in x.aminmax())
             if low < 0 or high > 1:
                 raise ValueError(
-                    f"x is from {low:g} to {high:g}; expected 0 to 1 for the bernoulli head: rescale x, or take the gaussian one"
+                    f"x is from {low:g} to {high:g}; expected 0 to 1 for the bernoulli head: rescale x, or take gaussian"
                 )
         target = (x * (self.levels - 1)).round() if self.discrete else x
         return self.likelihood.log_prob(self._for_head(output), target)
