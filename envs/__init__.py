@@ -21,8 +21,18 @@ ENTRY_POINTS: dict[str, tuple[str, int | None]] = {
     "Chain-v0": ("envs.finite.chain:chain", 1000),
     "Memory-v0": ("envs.memory:Memory", None),
     "TorchCartPole-v1": ("envs.classic.cartpole:single", 500),
+    "PixelCartPole-v0": ("envs.pixels.cartpole:single", 500),
+    "Catch-v0": ("envs.pixels.catch:single", None),
+    "PixelGrid-v0": ("envs.pixels.grid:single", 100),
+    "Sprites-v0": ("envs.pixels.sprites:single", 50),
 }
-VECTOR_ENTRY_POINTS = {"TorchCartPole-v1": "envs.classic.cartpole:vector"}  # stepped as one batch in torch
+VECTOR_ENTRY_POINTS = {  # stepped as one batch in torch
+    "TorchCartPole-v1": "envs.classic.cartpole:vector",
+    "PixelCartPole-v0": "envs.pixels.cartpole:vector",
+    "Catch-v0": "envs.pixels.catch:vector",
+    "PixelGrid-v0": "envs.pixels.grid:vector",
+    "Sprites-v0": "envs.pixels.sprites:vector",
+}
 
 for _id, (_entry_point, _limit) in ENTRY_POINTS.items():
     if _id not in gymnasium.registry:  # a second import (a reload, a copy on another path) registers nothing anew

@@ -48,9 +48,14 @@ MODELS: dict[str, str] = {  # name: "module:Class"
     "wavenet": "generative.autoregressive.wavenet:WaveNet",
     "vrnn": "generative.recurrent.vrnn:VRNN",
     "conditional_vrnn": "generative.recurrent.conditional_vrnn:ConditionalVRNN",
+    "nice": "generative.flows.nice:NICE",
+    "real_nvp": "generative.flows.real_nvp:RealNVP",
+    "glow": "generative.flows.glow:Glow",
     "gan": "generative.adversarial.gan:GAN",
     "unrolled_gan": "generative.adversarial.unrolled_gan:UnrolledGAN",
     "wgan": "generative.adversarial.wgan:WGAN",
+    "diffusion": "generative.diffusion.diffusion:Diffusion",
+    "latent_diffusion": "generative.diffusion.latent_diffusion:LatentDiffusion",
 }
 
 _HOME = {

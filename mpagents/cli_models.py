@@ -66,7 +66,9 @@ def fit(
 ) -> None:  # fmt: skip
     """Train a generative model, or continue its training where it was interrupted."""
     from mpagents.study_file import apply_overrides
+    from mpagents.worker import limit_threads
 
+    limit_threads()
     with told(as_json):
         config, source_config, settings = (apply_overrides({}, given or ()) for given in (sets, source_sets, fit_sets))
         from mpagents.fit_specification import specify

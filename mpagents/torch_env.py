@@ -22,20 +22,27 @@ State = tuple[Tensor, ...]  # each [n, …]
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """The numbers 0 … `num` − 1, or arrays of floats within bounds (infinite by default) that hold for each entry."""
+    """The numbers 0 … `num` − 1, frames, or arrays of floats within bounds (infinite by default) that hold for each entry."""
 
     num: int | None = None
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    frame: tuple[int, int, int] | None = None  # (H, W, C) of uint8 frames
 
     def space(self) -> gym.Space:
         if self.num is not None:
             return gym.spaces.Discrete(self.num)
+        if self.frame is not None:
+            return gym.spaces.Box(0, 255, self.frame, np.uint8)
         return gym.spaces.Box(np.array(self.low, np.float32), np.array(self.high, np.float32))
 
 
 class TorchEnv(Protocol):
-    """n environments at once; every method is pure and can be compiled."""
+    """n environments at once; every method is pure and can be compiled.
+
+    Two methods are optional: `truth(state)`, the true state as floats [n, D] for `info["state"]`, and `render(state)`, uint8
+    frames for people.
+    """
 
     observation: ArraySpec
     action: ArraySpec
@@ -78,14 +85,25 @@ def begin(env: TorchEnv, noise: Tensor) -> Walk:
 
 def advance(env: TorchEnv, walk: Walk, action: Tensor, noise: Tensor) -> tuple[Walk, Outcome]:
     """One step with the time limit and SAME_STEP autoreset; noise [2, n, *noise_shape] is the step's and the resets'."""
-    state, reward, terminated = env.step(walk.state, action, noise[0])
+    arrived, reward, terminated, truncated = move(env, walk, action, noise[0])
+    outcome = Outcome(env.observe(arrived.state), reward, terminated, truncated)
+    return renew(env, arrived, terminated | truncated, noise[1]), outcome
+
+
+def move(env: TorchEnv, walk: Walk, action: Tensor, noise: Tensor) -> tuple[Walk, Tensor, Tensor, Tensor]:
+    """(where the environments stand before any reset, reward, terminated, truncated) [n]; noise [n, *noise_shape]."""
+    state, reward, terminated = env.step(walk.state, action, noise)
     elapsed = walk.elapsed + 1
     limit = env.max_episode_steps
     truncated = torch.zeros_like(terminated) if limit is None else (elapsed >= limit) & ~terminated
-    ended = terminated | truncated
-    fresh = env.reset(noise[1])
-    after = tuple(torch.where(ended.view(-1, *[1] * (old.dim() - 1)), new, old) for new, old in zip(fresh, state))
-    return Walk(after, torch.where(ended, 0, elapsed)), Outcome(env.observe(state), reward, terminated, truncated)
+    return Walk(state, elapsed), reward, terminated, truncated
+
+
+def renew(env: TorchEnv, walk: Walk, ended: Tensor, noise: Tensor) -> Walk:
+    """New episodes where `ended` [n]; noise [n, *noise_shape]."""
+    fresh = env.reset(noise)
+    after = tuple(torch.where(ended.view(-1, *[1] * (old.dim() - 1)), new, old) for new, old in zip(fresh, walk.state))
+    return Walk(after, torch.where(ended, 0, walk.elapsed))
 
 
 class TorchVectorEnv(VectorEnv):
@@ -114,18 +132,36 @@ class TorchVectorEnv(VectorEnv):
         elif self.walk is None:
             self.generator.seed()
         self.walk = begin(self.torch_env, self.noise())
-        return self.observe(), {}
+        return self.observe(), self.truth(self.walk.state)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         if self.walk is None:
             raise gym.error.ResetNeeded("step was called before reset: call env.reset() first")
         action = torch.as_tensor(np.asarray(actions), device=self.device)
         with torch.no_grad():
-            self.walk, outcome = advance(self.torch_env, self.walk, action, self.noise(2))
-        next_obs, reward, terminated, truncated = (part.cpu().numpy() for part in outcome)
-        ended = terminated | truncated
-        infos = {"final_obs": next_obs, "_final_obs": ended} if ended.any() else {}
-        return self.observe(), reward, terminated, truncated, infos
+            noise = self.noise(2)
+            arrived, *came = move(self.torch_env, self.walk, action, noise[0])
+            next_obs = self.torch_env.observe(arrived.state).cpu().numpy()
+            reward, terminated, truncated = (part.cpu().numpy() for part in came)
+            begun = came[1] | came[2]
+            ended = terminated | truncated
+            if not ended.any():
+                self.walk = arrived
+                return next_obs, reward, terminated, truncated, self.truth(arrived.state)
+            self.walk = renew(self.torch_env, arrived, begun, noise[1])
+        infos = self.truth(self.walk.state) | {"final_obs": next_obs, "_final_obs": ended}
+        if final := self.truth(arrived.state, ended):
+            infos |= {"final_info": final, "_final_info": ended}
+        obs = next_obs.copy()
+        obs[ended] = self.torch_env.observe(tuple(part[begun] for part in self.walk.state)).cpu().numpy()  # drawing is dear
+        return obs, reward, terminated, truncated, infos
+
+    def truth(self, state: State, told: np.ndarray | None = None) -> dict[str, Any]:
+        """The true states where the environment tells them; `told` [n] marks for whom they are meant, everyone if None."""
+        if not hasattr(self.torch_env, "truth"):
+            return {}
+        true = np.array(self.torch_env.truth(state).cpu())  # a copy: it may be a view of the state
+        return {"state": true, "_state": np.ones(self.num_envs, np.bool_) if told is None else told}
 
     def snapshot(self) -> dict:
         """All that changes, for a checkpoint."""

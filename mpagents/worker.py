@@ -33,11 +33,16 @@ def _begun(values: dict[str, Any], folder: Path) -> tuple[Any, Any]:
     return trial, trial_steps(trial, folder)
 
 
+def limit_threads() -> None:
+    """One thread a process, unless the user has said otherwise: side by side or alone, a trial does the same to the bit."""
+    for name in ONE_THREAD:  # read when torch and numba are imported
+        os.environ.setdefault(name, "1")
+
+
 def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[list[Message]]:
     """Run trials one after the other in this process; yields what has happened, a few times a second."""
     sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
-    for name in ONE_THREAD:  # where a cluster's worker hasn't inherited it
-        os.environ.setdefault(name, "1")
+    limit_threads()  # where a cluster's worker hasn't inherited it
     messages: list[Message] = []
     told = -math.inf  # that the first trial runs is told at once
     for values in specs:

@@ -230,3 +230,51 @@ CASES += [
         refused=(*NO_SEQUENCES, HALVES),
     ),
 ]
+
+
+TINY_PLAYERS = {"latent": 3, "hidden": (8,), "features": 6}
+TINY_CONVOLUTIONS = {"shape": (8, 8, 1), "levels": 17, "latent": 3, "channels": (4, 8), "features": 6}
+for _name, _extra in {
+    "gan": ({"r1": 0.1, "discriminator_updates": 2}, {"objective": "saturating"}),
+    "unrolled_gan": ({"unrolled_steps": 2}, {"unrolled_steps": 1, "objective": "non_saturating"}),
+    "wgan": ({"lipschitz": "clipping", "clip": 0.5}, {"lipschitz": "two_sided"}),
+}.items():
+    CASES += [
+        Case(_name, TINY_PLAYERS, "digits", **VECTORS),
+        Case(_name, {**TINY_PLAYERS, "shape": (2,), "num_classes": 8, **_extra[0]}, "ring"),
+        Case(_name, {**TINY_CONVOLUTIONS, **_extra[1]}, **GREY_FRAMES),
+        Case(_name, {**TINY_CONVOLUTIONS, "num_classes": 10}, **GREY_FRAMES),
+    ]
+
+
+TINY_DIFFUSION: dict[str, Any] = {"num_steps": 20, "sample_steps": 4, "embedding": 8, "hidden": (8, 8), "channels": (4, 8)}
+CODES: dict[str, Any] = {"autoencoder": "linear_autoencoder", "autoencoder_config": {"latent": 3}}
+CASES += [
+    Case("diffusion", {**TINY_DIFFUSION, "prediction": "x0", "schedule": "linear", "std": 0.5}, "digits", **VECTORS),
+    Case("diffusion", {**TINY_DIFFUSION, "prediction": "epsilon", "num_classes": 10, "guidance": 2.0}, "digits", **VECTORS),
+    Case(
+        "diffusion", {**TINY_DIFFUSION, "shape": (8, 8, 1), "levels": 17, "sampler": "ancestral", "feature_depth": 1}, **GREY_FRAMES
+    ),
+    Case("diffusion", {**TINY_DIFFUSION, "shape": (8, 8, 1), "levels": 17, "num_classes": 10, "sampler": "ode"}, **GREY_FRAMES),
+    Case("latent_diffusion", {**CODES, "diffusion": {**TINY_DIFFUSION, "num_classes": 10}}, "digits", **VECTORS),
+]
+
+
+TINY_FLOW: dict[str, Any] = {"levels": 17, "activation": "elu", "alpha": 0.1}
+NOT_WHOLE = (("vectors", torch.zeros(2, 64), r"expected frames \[B, 8, 8, 1\]"), ("a level too high", FRAME + 17, "set levels to what was recorded|expected at most 16"))
+NOT_REAL = (
+    ("another size", torch.zeros(2, 3), r"expected vectors \[B, 2\]: set shape"),
+    ("a missing value", torch.full((2, 2), torch.nan), "not finite"),
+)
+FIVE_MEANS = ((-2.0, 0.0, 0.0, 1.0, 0.5), (1.5, 1.5, 0.0, 0.0, 1.0), (1.0, -2.0, 1.0, 0.0, 0.0))
+for _name, _dense, _frames in (
+    ("nice", {"hidden_sizes": (8,)}, {"hidden_sizes": (8,)}),
+    ("real_nvp", {"hidden_sizes": (8,)}, {"hidden": 4, "num_blocks": 1, "num_couplings": 2}),
+    ("glow", {"hidden_sizes": (8,), "num_steps": 3}, {"hidden": 4, "num_steps": 2}),
+):
+    CASES += [
+        Case(_name, {"shape": (2,), **_dense}, "banana", refused=NOT_REAL),
+        Case(_name, {"shape": (5,), "num_classes": 3, **_dense}, "gaussian_mixture", {"means": FIVE_MEANS}),
+        Case(_name, {"shape": (8, 8, 1), **TINY_FLOW, **_frames}, "digits", GREY_DIGITS, refused=NOT_WHOLE),
+        Case(_name, {"shape": (8, 8, 1), "num_classes": 10, **TINY_FLOW, **_frames}, "digits", GREY_DIGITS),
+    ]
