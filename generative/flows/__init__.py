@@ -1,0 +1,1 @@
+"""Normalizing flows: invertible transformations of data to Gaussian noise, with exact densities."""
