@@ -24,7 +24,7 @@ ENTRY_POINTS: dict[str, tuple[str, int | None]] = {
     "PixelCartPole-v0": ("envs.pixels.cartpole:single", 500),
     "Catch-v0": ("envs.pixels.catch:single", None),
     "PixelGrid-v0": ("envs.pixels.grid:single", 100),
-    "Sprites-v0": ("envs.pixels.sprites:single", 50),
+    "Sprites-v0": ("envs.pixels.sprites:single", 30),
 }
 VECTOR_ENTRY_POINTS = {  # stepped as one batch in torch
     "TorchCartPole-v1": "envs.classic.cartpole:vector",

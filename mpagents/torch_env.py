@@ -160,7 +160,7 @@ class TorchVectorEnv(VectorEnv):
         """The true states where the environment tells them; `told` [n] marks for whom they are meant, everyone if None."""
         if not hasattr(self.torch_env, "truth"):
             return {}
-        true = np.array(self.torch_env.truth(state).cpu())  # a copy: it may be a view of the state
+        true = self.torch_env.truth(state).cpu().numpy().copy()  # it may be a view of the state
         return {"state": true, "_state": np.ones(self.num_envs, np.bool_) if told is None else told}
 
     def snapshot(self) -> dict:
