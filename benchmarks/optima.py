@@ -53,9 +53,7 @@ def write(lines: list[str], order: list[tuple[str, ...]]) -> None:
 def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", help="rows whose family, model or task has this text; others stay as they are on the page"
-    )
+    parser.add_argument("--only", help="rows whose family, model or task has this text; others stay as they are on the page")
     only = parser.parse_args().only or ""
     import torch
 

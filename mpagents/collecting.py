@@ -118,7 +118,8 @@ class Collector:
             row["x"] = self.view.picture(self._frames[i] if self._frames is not None else np.asarray(seen))
         else:
             row["x"] = vector(space, seen)
-        return row | self._truth(i, seen, row["x"])
+        final = not self.next_step and bool(row["terminated"] or row["truncated"])
+        return row | self._truth(i, seen, row["x"], self.infos.get("final_info", {}) if final else self.infos)
 
     def _action(self, action: Any) -> Any:
         space = self.env.single_action_space
@@ -126,17 +127,17 @@ class Collector:
             return np.int32(-1 if action is None else int(action) - int(space.start))
         return np.zeros(flatdim(space), np.float32) if action is None else vector(space, action)
 
-    def _truth(self, i: int, seen: Any, x: np.ndarray) -> Row:
+    def _truth(self, i: int, seen: Any, x: np.ndarray, infos: dict[str, Any]) -> Row:
         """What is known beyond x: the state that info offers, or the vector observation beside a frame; of MiniGrid all."""
         if self.scenes:
             env = self.env.envs[i]  # type: ignore[attr-defined]
             rng = generator(self.seed, "caption", i, self.num_steps)
             text = scenes.tokens(scenes.caption(scenes.objects(env), rng))
             return {"state": scenes.state(env), "label": scenes.labels(env, *x.shape[:2]), "text": text}
-        if self.next_step and "state" in self.infos:
-            if not self.infos["_state"][i]:
+        if "state" in self.infos or "state" in infos:
+            if not infos.get("_state", {i: False})[i]:
                 raise ValueError(f"info of {self.spec.id!r} offers `state` sometimes: give it in every reset and step")
-            return {"state": np.asarray(self.infos["state"][i], np.float32).flatten()}
+            return {"state": np.asarray(infos["state"][i], np.float32).flatten()}
         if self.rendered and self.env.single_observation_space.is_np_flattenable:
             return {"state": vector(self.env.single_observation_space, seen)}
         return {}
@@ -165,7 +166,7 @@ def is_picture_space(space: Space) -> bool:
     """Frames of 8 × 8 pixels at least: smaller ones (MiniGrid's views of 7 × 7 cells) are codes."""
     if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
         return False
-    stacked = len(space.shape) == 3 and space.shape[2] not in (1, 3)
+    stacked = len(space.shape) == 3 and space.shape[2] > 4
     return min(space.shape[1:] if stacked else space.shape[:2]) >= 8
 
 

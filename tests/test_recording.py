@@ -11,6 +11,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from envs.pixels.catch import draw
 from generative import recordings
 from generative.recordings import Recording
 from mpagents import recording as recording_module
@@ -394,3 +395,13 @@ def test_captions_say_where_one_object_lies_seen_from_the_other():
     assert scenes.caption([], np.random.default_rng(0)) == "an empty room"
     for text in said:
         assert " ".join(scenes.VOCABULARY[token] for token in scenes.tokens(text) if token) == text
+
+
+@pytest.mark.parametrize("num_envs", [2, 6])  # single ones in turn, and a native vector environment that resets within the step
+def test_true_states_are_recorded_with_their_frames(tmp_path, num_envs):
+    """Catch's ball and bat stand in the frame where the state says, at an episode's last observation too."""
+    record(RecordingSpec("envs:Catch-v0", 400, num_envs), tmp_path / "catch", show="quiet")
+    rows = Recording(str(tmp_path / "catch"))
+    batch = rows.sample(256, torch.Generator().manual_seed(0))
+    assert (batch["terminated"] | batch["truncated"]).any() and batch["first"].any()
+    assert torch.equal(draw(batch["state"], 32), batch["x"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from generative.likelihoods import Bernoulli, CategoricalHead, Gaussian, Laplace, Likelihood, per_dimension, require
@@ -61,7 +62,7 @@ def labels(label: Tensor, shape: tuple[int, ...], num_classes: int) -> Tensor:
     """Classes of `shape`, checked: int64 of 0…num_classes − 1. Raises ValueError otherwise."""
     if tuple(label.shape) != shape or label.is_floating_point():
         raise ValueError(f"label is {label.dtype} {list(label.shape)}; expected whole numbers {list(shape)}, a class for each")
-    if label.numel() and not (int(label.min()) >= 0 and int(label.max()) < num_classes):
+    if label.numel() and not torch.compiler.is_compiling() and not (int(label.min()) >= 0 and int(label.max()) < num_classes):
         raise ValueError(
             f"labels reach from {int(label.min())} to {int(label.max())}; expected 0 to {num_classes - 1}: raise num_classes"
         )

@@ -1,0 +1,81 @@
+"""The classifier that classifier guidance needs: p(y | x_t) at every level of noise, trained on noised inputs.
+
+    loss = E −log p(y | √ᾱ_t x_0 + √(1−ᾱ_t) ε, t),   t ~ Unif{1…T}
+
+(Dhariwal & Nichol 2021, §4, arXiv:2105.05233; notes §9.4.)
+
+It is built with the shape, levels, std, schedule and num_steps of the diffusion that it is to guide:
+
+    guided = classifier_guided(model.noise_predictor(guidance=0), classifier.log_prob_of(label), schedule, w)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from generative.autoencoders.data_form import DataForm
+from generative.autoencoders.gaussian import standard_normal
+from generative.diffusion.networks import TimedNetwork, check_sizes
+from generative.diffusion.scaling import Scaling, spread_times
+from generative.diffusion.schedules import Schedule, ScheduleName, diffused
+from generative.likelihoods import require
+from generative.model import Batch, GenerativeModel, Metrics
+from generative.networks import targets
+
+
+@dataclass(frozen=True)
+class NoisedClassifierConfig:
+    shape: tuple[int, ...] = (64,)  # of a datum: (D,) for vectors, (H, W, C) for frames
+    num_classes: int = 10
+    levels: int = 256  # grey levels of frames
+    std: float = 1.0  # of vectors, in their units: they are divided by it
+    schedule: ScheduleName = "cosine"
+    num_steps: int = 1000  # T
+    hidden: tuple[int, ...] = (128, 128)  # widths of the MLP, for vectors
+    channels: tuple[int, ...] = (16, 32)  # of the U-Net's scales, for frames
+    embedding: int = 64  # numbers that tell the network the time
+
+    def __post_init__(self) -> None:
+        form = DataForm(self.shape, self.levels)
+        check_sizes(form, self.hidden, self.channels, self.embedding)
+        require(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        require(self.std > 0, "std", self.std, "above 0")
+
+
+class NoisedClassifier(GenerativeModel):
+    """Reads `label` beside x."""
+
+    Config = NoisedClassifierConfig
+    config: NoisedClassifierConfig
+
+    def __init__(self, config: NoisedClassifierConfig) -> None:
+        super().__init__(config)
+        c = config
+        self.form = DataForm(c.shape, c.levels)
+        self.scaling = Scaling(self.form, c.std)
+        self.schedule_of_noise = Schedule(c.schedule, c.num_steps)
+        self.network = TimedNetwork(self.form, c.num_classes, c.hidden, c.channels, c.embedding, c.num_steps)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Logits [B, num_classes] of x_t as the diffusion sees it, at steps t [B]; of frames the mean over pixels."""
+        made = self.network(x_t, t)
+        return made.mean((2, 3)) if self.form.is_frames else made
+
+    def log_prob_of(self, label: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """log p(y | x_t) [B] of x_t and t, for the labels y [B]."""
+        return lambda x_t, t: -self._cross_entropy(self(x_t, t), label)
+
+    def loss(self, batch: Batch, player: str = "model", *, generator: torch.Generator) -> tuple[Tensor, Metrics]:
+        x0 = self.scaling.inner(batch["x"], next(self.parameters()).dtype)
+        t = spread_times(len(x0), self.config.num_steps, generator).to(x0.device)
+        x_t = diffused(x0, t, standard_normal(tuple(x0.shape), generator, x0), self.schedule_of_noise)
+        logits, label = self(x_t, t), targets.target_of(batch)
+        return self._cross_entropy(logits, label).mean(), {"accuracy": (logits.argmax(1) == label).to(x0.dtype).mean()}
+
+    def _cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets.labels(label, (len(logits),), self.config.num_classes), reduction="none")
