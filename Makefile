@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: demo test test-all bench docs lint lock clean
 
-demo: $(VENV)/.core ## the quickstart study: table, report, TensorBoard
+demo: $(VENV)/.core ## the quickstart study and a generative model: table, report, TensorBoard
 	$(BIN)/mpagents run runs/quickstart.yaml
+	$(BIN)/mpagents fit vae digits --set latent=8 --set head=bernoulli --steps 1000
 
 test: $(VENV)/.dev ## everything quick
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -25,6 +26,7 @@ bench: $(VENV)/.bench ## side by side with the peers
 	$(BIN)/python benchmarks/tabular.py
 	$(BIN)/python benchmarks/runner.py
 	$(BIN)/python benchmarks/deep.py
+	$(BIN)/python benchmarks/generative.py
 
 docs: $(VENV)/.docs ## the site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
