@@ -129,7 +129,7 @@ def stepped(model: nn.Module, loss: Step) -> Callable[[], None]:
     return step
 
 
-def microseconds(steps: list[Callable[[], None]], times: int = 40) -> list[float]:
+def microseconds(steps: list[Callable[[], None]], times: int = 20) -> list[float]:
     """Median over turns of each one's mean over `times` calls, taken in turn."""
     found: list[list[float]] = [[] for _ in steps]
     for turn in range(TURNS + 1):

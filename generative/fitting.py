@@ -37,8 +37,9 @@ def fit(model: GenerativeModel, source: Any, **settings: Any) -> Iterator[tuple[
     """Train `model` on `source`, yielding (step, metrics) every `log_every` steps; settings are those of `FitConfig`.
 
     Metrics: each loss in nats, averaged since the last yield (`loss`, or `critic/loss` with several players) and what the
-    model adds; `bits_per_dim` of models with a likelihood; `validation/loss`; `learning_rate`, `grad_norm`, `steps_per_second`;
-    pictures (uint8 [H, W, C]) at their interval. Raises ValueError for unknown settings and data that the model refuses,
+    model adds; of held-out data `validation/loss`, what the model adds, and `validation/bits_per_dim` where it has a likelihood;
+    `learning_rate`, `grad_norm`, `steps_per_second`; pictures (uint8 [H, W, C]) at their interval. Raises ValueError for unknown
+    settings and data that the model refuses,
     FloatingPointError where a loss is no longer finite: the model then has the last weights known to be good.
     """
     yield from Fit(model, source, **settings)
@@ -174,10 +175,12 @@ class Fit:
         batch = self._validation_batch(self.config.validation_size, noise)
         self.since_best += 1
         with self.as_used(), torch.no_grad():
-            loss = float(self.model.loss(batch, generator=noise)[0])
+            found, told = self.model.loss(batch, generator=noise)
+            loss = float(found)
             if self.best is None or loss < self.best[0]:
                 self.best, self.since_best = (loss, self._copied()), 0
-            return {"validation/loss": loss, **bits_per_dim(self.model, batch)}
+            figures = {f"validation/{key}": float(value) for key, value in told.items() if not isinstance(value, np.ndarray)}
+            return {"validation/loss": loss, **figures, **bits_per_dim(self.model, batch)}
 
     def _validation_batch(self, n: int, generator: torch.Generator) -> Batch:
         """Up to n held-out data, each once where they are finite."""

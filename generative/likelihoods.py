@@ -108,7 +108,7 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         self._check(parameters, x)
-        return -F.binary_cross_entropy_with_logits(parameters[..., 0], x.to(parameters.dtype), reduction="none")
+        return -F.binary_cross_entropy_with_logits(parameters.squeeze(-1), x.to(parameters.dtype), reduction="none")
 
     def mean(self, parameters: Tensor) -> Tensor:
         return parameters[..., 0].sigmoid()

@@ -79,8 +79,9 @@ class BetaVAE(GenerativeModel):
             "reconstruction": reconstruction.detach(),
             "kl": kl.detach(),
             "beta": beta,
-            "active_units": active_units(mean.detach()),
         }
+        if not self.training:
+            metrics["active_units"] = active_units(mean.detach())
         if self.config.max_kl is None:
             return reconstruction + beta * kl, metrics
         excess = kl - self.config.max_kl

@@ -42,15 +42,16 @@ class DataForm:
         """(D,) or (C, H, W)."""
         return (self.shape[2], *self.shape[:2]) if self.is_frames else self.shape
 
-    def inputs(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """x as recorded → [B, D] or [B, C, H, W] of `dtype`. Raises ValueError for other shapes, types and levels."""
+    def inputs(self, x: Tensor, dtype: torch.dtype, finite: bool = True) -> Tensor:
+        """x as recorded → [B, D] or [B, C, H, W] of `dtype`. Raises ValueError for other shapes, types and levels, and
+        with `finite` for vectors that aren't."""
         if self.is_frames:
             return images(x, self.shape, self.levels, dtype)  # type: ignore[arg-type]
         if x.ndim != 2 or x.shape[1] != self.size:
             raise ValueError(f"x is {list(x.shape)}; expected vectors [B, {self.size}]: set shape to the data's")
         if not x.is_floating_point():
             raise ValueError(f"x is {x.dtype}; expected float vectors: convert them, or set shape to (H, W, C) for frames")
-        if not torch.compiler.is_compiling() and not all_finite(x):
+        if finite and not torch.compiler.is_compiling() and not all_finite(x):
             raise ValueError("x is not finite everywhere; expected numbers: drop such data, or replace what is missing")
         return x.to(dtype)
 

@@ -47,8 +47,8 @@ class LatentGaussian(nn.Module):
         parameters = self.observation.out_features
         self.decoder = decoder(form, hidden, channels, activation, latent + num_classes, parameters)
 
-    def inputs(self, x: Tensor) -> Tensor:
-        return self.form.inputs(x, next(self.parameters()).dtype)
+    def inputs(self, x: Tensor, finite: bool = True) -> Tensor:
+        return self.form.inputs(x, next(self.parameters()).dtype, finite)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(mean, log σ) of q(z | x), each [B, L]."""
@@ -74,7 +74,8 @@ class LatentGaussian(nn.Module):
 
     def bound_terms(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(log p(x | z) [B] at one z ~ q, KL of each dimension [B, L], posterior means [B, L]) of a batch."""
-        inner, label = self.inputs(batch["x"]), batch.get("label") if self.num_classes else None
+        inner = self.inputs(batch["x"], finite=not self.observation.binary)  # bits are looked at by their likelihood
+        label = batch.get("label") if self.num_classes else None
         mean, log_std = self._posterior(inner)
         z = reparametrise(mean, log_std, standard_normal(tuple(mean.shape), generator, mean))
         likelihood = self.log_likelihood(inner, z, label, self.form.mask_of(batch))

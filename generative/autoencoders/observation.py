@@ -7,6 +7,7 @@ arXiv:2006.13202; its optimum is the root mean squared error).
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -56,6 +57,8 @@ class Observation(nn.Module):
         """log p of each dimension, [B, D] or [B, C, H, W]; nats. Raises ValueError for what no bit can be."""
         if self.binary and not torch.compiler.is_compiling():
             low, high = (bound.item() for bound in x.aminmax())
+            if math.isnan(low):
+                raise ValueError("x is not finite everywhere; expected numbers: drop such data, or replace what is missing")
             if low < 0 or high > 1:
                 raise ValueError(
                     f"x is from {low:g} to {high:g}; expected 0 to 1 for the bernoulli head: rescale x, or take gaussian"

@@ -71,11 +71,14 @@ class VAE(GenerativeModel):
         metrics = {
             "reconstruction": reconstruction.detach(),
             "kl": total_kl.detach(),
-            "active_units": active_units(mean.detach()),
         }
         if not self.training:
+            metrics["active_units"] = active_units(mean.detach())
+        if not self.training:
             return reconstruction + total_kl, metrics
-        return reconstruction + self.kl_weight() * with_free_bits(kl, self.config.free_nats), metrics
+        if self.config.free_nats:
+            total_kl = with_free_bits(kl, self.config.free_nats)
+        return reconstruction + (self.kl_weight() * total_kl if self.config.warm_up else total_kl), metrics
 
     def kl_weight(self) -> Tensor:
         """min(1, (updates done + 1) / warm_up), 0-dim."""
