@@ -37,9 +37,10 @@ def fit(model: GenerativeModel, source: Any, **settings: Any) -> Iterator[tuple[
     """Train `model` on `source`, yielding (step, metrics) every `log_every` steps; settings are those of `FitConfig`.
 
     Metrics: each loss in nats, averaged since the last yield (`loss`, or `critic/loss` with several players) and what the
-    model adds; of held-out data `validation/loss`, what the model adds, and `validation/bits_per_dim` where it has a likelihood;
-    `learning_rate`, `grad_norm`, `steps_per_second`; pictures (uint8 [H, W, C]) at their interval. Raises ValueError for unknown
-    settings and data that the model refuses,
+    model adds; of held-out data `validation/loss`, what the model adds, and `validation/bits_per_dim` where it has a
+    likelihood; `learning_rate`, `grad_norm`, `steps_per_second`; pictures (uint8 [H, W, C]) at their interval.
+
+    Raises ValueError for unknown settings and data that the model refuses, and
     FloatingPointError where a loss is no longer finite: the model then has the last weights known to be good.
     """
     yield from Fit(model, source, **settings)
