@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, ray_processes
+from tests.conftest import ROOT
 
 STUDY = """
 name: small
