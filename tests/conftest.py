@@ -38,17 +38,3 @@ def study_file(tmp_path):
         return path
 
     return write
-
-
-def ray_processes() -> list[str]:
-    """Command lines of Ray's processes on this machine."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if "raylet" in command or "gcs_server" in command or command.startswith("ray::"):
-                found.append(command[:120])
-    return found
