@@ -10,9 +10,10 @@ from torch.autograd.functional import jacobian
 from torch.nn import functional as F
 
 import generative
+from generative.dropout import dropped
 from generative.networks.lstm import lstm_cell
 from generative.networks.sequence_data import mu_law_audio, mu_law_levels
-from generative.networks.transformer import dropped, may_look, rotated
+from generative.networks.transformer import may_look, rotated
 from generative.sources import binary_states, chow_liu_nats, source
 
 SMALL = {

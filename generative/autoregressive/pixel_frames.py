@@ -13,6 +13,7 @@ from torch import Tensor
 
 from generative.autoregressive.ancestral import check_label
 from generative.discretised_logistic import DiscretisedLogisticMixture
+from generative.dropout import dropped
 from generative.likelihoods import CategoricalHead, Likelihood, require
 from generative.model import Batch, Picture
 from generative.pictures import grid
@@ -65,14 +66,6 @@ def frame_input(levels: Tensor, model: Any) -> Tensor:
     return levels.to(next(model.parameters()).dtype) * (2 / (model.config.levels - 1)) - 1
 
 
-def hidden_at_random(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """x with a random share of its values set to 0, the others scaled by 1/(1 − share) (Srivastava et al. 2014)."""
-    if not share:
-        return x
-    kept = torch.rand(x.shape, generator=generator, device=generator.device) >= share
-    return x * kept.to(x) / (1 - share)
-
-
 def frame_log_probs(model: Any, x: Tensor, cond: Tensor | None, generator: torch.Generator | None = None) -> Tensor:
     """log p of every value of frames uint8 [B, H, W, C] given those before it: [B, C, H, W] nats.
 
@@ -81,9 +74,7 @@ def frame_log_probs(model: Any, x: Tensor, cond: Tensor | None, generator: torch
     config = model.config
     levels = frame_levels(x, config)
     check_label(cond, config.num_classes, len(x))
-    inputs = frame_input(levels, model)
-    if generator is not None:
-        inputs = hidden_at_random(inputs, config.input_dropout, generator)
+    inputs = dropped(frame_input(levels, model), config.input_dropout, generator)
     return model.head.log_prob(model(inputs, cond), levels)
 
 

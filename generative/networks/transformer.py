@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.dropout import dropped
 from generative.likelihoods import require
 from generative.model import Batch, GenerativeModel, Metrics
 from generative.networks.sequence_data import HeadName, SequenceData, episode_starts, positions, scored_loss
@@ -75,14 +76,6 @@ def rotated(x: Tensor, position: Tensor) -> Tensor:
     angle = (position[:, None, :, None] * frequency).to(x.dtype)
     first, second = x.chunk(2, -1)
     return torch.cat([first * angle.cos() - second * angle.sin(), first * angle.sin() + second * angle.cos()], -1)
-
-
-def dropped(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
-    """Entries set to 0 with `probability`, the others scaled by 1/(1 − probability); x itself without a generator."""
-    if generator is None or probability == 0:
-        return x
-    kept = torch.rand(x.shape, generator=generator, device=generator.device) >= probability
-    return x * kept.to(x) / (1 - probability)
 
 
 class Block(nn.Module):
