@@ -33,7 +33,7 @@ def measured(row: Row) -> str:
     begun = time.perf_counter()
     reached, gap, met = row.measure()
     seconds = time.perf_counter() - begun
-    mark = {True: "✓", False: "missed", None: "not measured"}[met]
+    mark = {True: "✓", False: "missed", None: "–"}[met]
     return f"| {row.model} | {row.task} | {row.optimum} | {row.target} | {reached} | {gap} | {mark} | {seconds:.0f} |"
 
 

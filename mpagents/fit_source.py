@@ -1,17 +1,19 @@
 """What `mpagents fit` trains on, from the command line's words, and what the data say of a model's configuration.
 
-A source is `env:ID` (a running environment under random actions), a recording's folder, or a name that `generative.source`
-knows.
+A source is `env:ID` (a running environment under random actions), a folder (a recording's, or one of images), or a name that
+`generative.source` knows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import generative
@@ -44,9 +46,13 @@ def open_source(name: str, settings: Mapping[str, Any], seed: int = 0) -> Any:
         return _live(name, settings, seed)
     if (Path(name) / "manifest.json").is_file():
         return generative.source("recording", folder=name, **settings)
+    if Path(name).is_dir() and name not in SOURCES:
+        from mpagents.image_folder import ImageSettings, image_folder
+
+        return image_folder(Path(name), generative.configured(ImageSettings, settings, f"source {name!r}"))
     if name in SOURCES or ":" in name:
         return generative.source(name, **settings)
-    expected = f"expected a recording's folder, env:ID, or one of {', '.join(sorted(SOURCES))}"
+    expected = f"expected a folder (a recording's, or of images), env:ID, or one of {', '.join(sorted(SOURCES))}"
     hint = nearest(name, SOURCES).partition(" (known")[0]
     raise InvalidInput([Problem((), f"unknown source {name!r}{hint}; {expected}")])
 
@@ -68,9 +74,14 @@ def _live(name: str, settings: Mapping[str, Any], seed: int) -> Any:
 
 
 def content_of(source: Any) -> str | None:
-    """A hash of a recording's content: results depend on it as on the settings."""
+    """A hash of what a folder holds: results depend on it as on the settings."""
+    from generative.data import Rows
     from generative.recordings import Recording, fingerprint
 
+    if isinstance(source, Rows):
+        return hashlib.sha256(
+            b"".join(np.ascontiguousarray(column).tobytes() for column in source.columns.values())
+        ).hexdigest()
     return fingerprint(source.manifest) if isinstance(source, Recording) else None
 
 

@@ -149,7 +149,7 @@ def test_seeds_differ_and_a_recordings_content_counts_not_its_place(tmp_path):
 
 def test_what_the_user_has_wrong_is_refused_before_anything_starts():
     for arguments, message in [
-        ({"source": "digit"}, r"unknown source 'digit'; did you mean 'digits'\?; expected a recording's folder, env:ID, or"),
+        ({"source": "digit"}, r"unknown source 'digit'; did you mean 'digits'\?; expected a folder .*, env:ID, or"),
         ({"model": "vea"}, "unknown model 'vea'; did you mean 'vae'"),
         ({"config": {"dimension": 3}}, "unknown key 'dimension'; did you mean 'dimensions'"),
         ({"source_config": {"level": 2}}, "source 'digits': unknown key 'level'; did you mean 'levels'"),
@@ -179,6 +179,24 @@ def test_the_data_tell_a_models_shapes_levels_and_classes(tmp_path):
     assert told["num_steps"] == 6 and told["condition_size"] == 1
     live = open_source("env:CartPole-v1", {"length": 3, "num_envs": 2})
     assert told_by_data(fields("size", "num_steps", "vectors"), {}, live) == {"size": 4, "num_steps": 3, "vectors": False}
+
+
+def test_folder_of_images_is_a_source_with_its_subfolders_as_labels(tmp_path):
+    shades = {"cat/a.png": 10, "cat/b.jpg": 20, "dog/c.png": 250}
+    for name, shade in shades.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 6, 3), shade, np.uint8)).save(tmp_path / name)
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    found = open_source(str(tmp_path), {"grey": True, "size": [4, 3]})
+    assert found.columns["x"].shape == (3, 4, 3, 1) and found.columns["x"].dtype == np.uint8
+    assert found.columns["x"][:, 0, 0, 0].tolist() == pytest.approx([10, 20, 250], abs=2)
+    assert found.columns["label"].tolist() == [0, 0, 1]
+    Image.new("RGB", (6, 9)).save(tmp_path / "dog" / "d.png")
+    with pytest.raises(ValueError, match=r"different sizes .* --source size="):
+        open_source(str(tmp_path), {})
+    (tmp_path / "dog" / "d.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"d.png can't be read as an image"):
+        open_source(str(tmp_path), {})
 
 
 def test_list_models_imports_none_and_has_their_settings():

@@ -192,3 +192,57 @@ def test_given_values_are_kept_in_samples(case):
         assert torch.equal(whole, x)
         half = model.sample(3, cond, generator=seeded(), given=x, num_given=size // 2)
     assert ((half == x).flatten(1).sum(1) >= size // 2).all()
+
+
+def dense(model, x, cond):
+    return model.logits(x, cond)[..., None], torch.arange(x.shape[1])
+
+
+def by_masks(model, x, cond):
+    width = model.config.levels if model.config.head == "categorical" else 1
+    inputs = x[..., None].expand(-1, -1, width)
+    return model.conditionals(inputs, cond, torch.tensor([0])), model.orderings[0] - 1
+
+
+def by_pixels(model, x, cond):
+    """Frames are [B, C, H, W] within; drawn row by row, colour by colour."""
+    config = model.config
+    places = torch.arange(config.height * config.width * config.channels)
+    outputs = model(x.view(-1, config.height, config.width, config.channels).movedim(3, 1), cond)
+    return outputs.movedim(1, 3).flatten(1, 3), places
+
+
+def by_steps(model, x, cond):
+    """The values of a step are independent given those before it, so they share a place."""
+    outputs = model.readout(model.features(x)[:, :-1])
+    return outputs.flatten(1, 2), torch.arange(x.shape[1]).repeat_interleave(x.shape[2])
+
+
+# (model, float x, condition) → parameters [B, N, P] of every value's conditional, and its place in the order
+CONDITIONALS = {
+    **dict.fromkeys(("fvsbn", "nade"), dense),
+    "made": by_masks,
+    **dict.fromkeys(("pixel_cnn", "gated_pixel_cnn", "pixel_rnn"), by_pixels),
+    **dict.fromkeys(("wavenet", "transformer", "lstm", "elman_rnn"), by_steps),
+}
+
+
+@AUTOREGRESSIVE
+def test_conditionals_have_no_gradient_from_later_values(case):
+    model = trained(case).eval()
+    if "sample" not in capabilities(model):
+        pytest.skip("this configuration models a label, not the data")
+    batch = case.sample(8, seeded(1))
+    sequences = CONDITIONALS[case.model] is by_steps
+    x = batch["x"].float() if sequences and batch["x"].ndim == 3 else batch["x"].flatten(1).float()
+    x = (x[..., None] if sequences and x.ndim == 2 else x) + 0.1  # a kink of ReLU at 0 has no slope
+    cond = condition(model, batch)
+    with torch.no_grad():
+        count = CONDITIONALS[case.model](model, x, cond)[0].shape[1]
+    for i in {0, count // 2, count - 1}:
+        given = x.clone().requires_grad_()
+        outputs, places = CONDITIONALS[case.model](model, given, cond)
+        (slope,) = torch.autograd.grad(outputs[:, i].square().sum(), given)
+        reached = (slope.flatten(1) != 0).any(0)
+        assert not reached[places >= places[i]].any()
+        assert reached[places < places[i]].any() or places[i] == 0

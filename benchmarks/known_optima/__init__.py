@@ -16,4 +16,4 @@ class Row:
     target: str
     measure: Callable[
         [], tuple[str, str, bool | None]
-    ]  # from scratch: (reached, gap to the optimum, target met; None: unknown)
+    ]  # from scratch: (reached, gap to the optimum, target met; None: it has none)
