@@ -1,9 +1,10 @@
-"""Speed of the generative models: `python benchmarks/generative.py [--only sampling|training]`.
+"""Speed of the generative models: `python benchmarks/generative.py [--only training|sampling|flows|diffusion]`.
 
 `sampling`: an autoregressive model that keeps what it has computed against the same model computing everything anew for every
 value, with equal samples. `training`: one step (loss, gradient, Adam) against the same network as a user would take it from a
 public library: zuko's masked net, or torch's own modules; same sizes and batch, one thread, in turn in this process, so that
-noise hits both alike; a figure is the median of the turns.
+noise hits both alike; a figure is the median of the turns. `flows` and `diffusion`: both, beside normflows, zuko and diffusers
+(`peers.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -129,10 +131,10 @@ def stepped(model: nn.Module, loss: Step) -> Callable[[], None]:
     return step
 
 
-def microseconds(steps: list[Callable[[], None]], times: int = 20) -> list[float]:
+def microseconds(steps: list[Callable[[], Any]], times: int = 20, turns: int = TURNS) -> list[float]:
     """Median over turns of each one's mean over `times` calls, taken in turn."""
     found: list[list[float]] = [[] for _ in steps]
-    for turn in range(TURNS + 1):
+    for turn in range(turns + 1):
         for step, seconds in zip(steps, found):
             begun = time.perf_counter()
             for _ in range(times):
@@ -164,13 +166,43 @@ def sampling() -> Table:
     return table
 
 
+def flows() -> Table:
+    return beside("FLOWS", "flows", times=20, turns=TURNS)
+
+
+def diffusion() -> Table:
+    return beside("DIFFUSION", "diffusion; µs for each 10⁹ operations", times=1, turns=5)
+
+
+def beside(rows: str, title: str, times: int, turns: int) -> Table:
+    """Training step and 64 samples, beside a peer."""
+    table = Table(
+        "model", "step: ours, µs", "peer, µs", "ratio", "samples: ours, µs", "peer, µs", "ratio", "≤ 1.2", title=title
+    )
+    peers = importlib.import_module("benchmarks.peers")
+    for row in getattr(peers, rows):
+        torch.manual_seed(0)
+        sides = row.sides()
+        work = [peers.operations(side.loss) / 1e9 if row.per_operation else 1.0 for side in sides]
+        steps = microseconds([stepped(side.model, side.loss) for side in sides], times, turns)
+        with torch.no_grad():
+            draws = microseconds([side.sample for side in sides], max(1, times // 4), turns)
+        cells, met = [], True
+        for own, peer in (steps, draws):
+            own, peer = own / work[0], peer / work[1]
+            cells += [f"{own:,.0f}", f"{peer:,.0f}", f"{own / peer:.2f}"]
+            met &= own <= 1.2 * peer
+        table.add_row(row.name, *cells, "yes" if met else "NO")
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", choices=["sampling", "training"])
+    parser.add_argument("--only", choices=["training", "sampling", "flows", "diffusion"])
     only = parser.parse_args().only
     torch.set_num_threads(1)
     console = Console(width=160)
-    for section in (training, sampling):
+    for section in (training, sampling, flows, diffusion):
         if only in (None, section.__name__):
             console.print(section())
 
