@@ -171,7 +171,7 @@ def flows() -> Table:
 
 
 def diffusion() -> Table:
-    return beside("DIFFUSION", "diffusion; µs for each 10⁹ operations", times=1, turns=5)
+    return beside("DIFFUSION", "diffusion", times=1, turns=5)
 
 
 def beside(rows: str, title: str, times: int, turns: int) -> Table:
@@ -183,13 +183,11 @@ def beside(rows: str, title: str, times: int, turns: int) -> Table:
     for row in getattr(peers, rows):
         torch.manual_seed(0)
         sides = row.sides()
-        work = [peers.operations(side.loss) / 1e9 if row.per_operation else 1.0 for side in sides]
         steps = microseconds([stepped(side.model, side.loss) for side in sides], times, turns)
         with torch.no_grad():
             draws = microseconds([side.sample for side in sides], max(1, times // 4), turns)
         cells, met = [], True
         for own, peer in (steps, draws):
-            own, peer = own / work[0], peer / work[1]
             cells += [f"{own:,.0f}", f"{peer:,.0f}", f"{own / peer:.2f}"]
             met &= own <= 1.2 * peer
         table.add_row(row.name, *cells, "yes" if met else "NO")

@@ -1,8 +1,8 @@
 """Flows and diffusion beside zuko, normflows and diffusers: training steps and sampling, same sizes, in turn in one process.
 
 The rows of `benchmarks/generative.py --only flows` and `--only diffusion`. Where a library takes any network in its couplings
-it is given ours, so that what is compared is the flow around it. diffusers' U-Net is of another build: its times are per
-floating-point operation, as torch counts them.
+it is given ours, so that what is compared is the flow around it. diffusers' own U-Net has more blocks than ours for the same
+channels, so its blocks, time embedding and attention are put together in our order.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import normflows
 import torch
 import zuko
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 import generative
 from generative.flows.inner_networks import ConvNetwork
@@ -38,7 +40,6 @@ class Side:
 class Peer:
     name: str
     sides: Callable[[], tuple[Side, Side]]  # ours, theirs
-    per_operation: bool = False
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -100,36 +101,54 @@ def glow_of_normflows() -> tuple[Side, Side]:
     return own, Side(flow, lambda: -flow.log_prob(dequantised(), None).mean(), lambda: flow.sample(DRAWN))
 
 
+class UNetOfDiffusers(nn.Module):
+    """Our U-Net of two scales in diffusers' parts."""
+
+    def __init__(self, channels: int, first: int, second: int, embedding: int) -> None:
+        super().__init__()
+
+        def block(before: int, after: int) -> nn.Module:
+            settings = {"temb_channels": embedding, "groups": 8, "time_embedding_norm": "scale_shift"}
+            return ResnetBlock2D(in_channels=before, out_channels=after, **settings)
+
+        self.periods = Timesteps(embedding, True, 0)
+        self.time = TimestepEmbedding(embedding, embedding)
+        self.input, self.output = nn.Conv2d(channels, first, 3, padding=1), nn.Conv2d(first, channels, 3, padding=1)
+        self.down = nn.ModuleList([block(first, first), block(first, second)])
+        self.attention = Attention(
+            second, heads=second // 32, dim_head=32, norm_num_groups=8, residual_connection=True, bias=True
+        )
+        self.bottom, self.up, self.last = block(second, second), block(second + first, first), block(2 * first, first)
+        self.norm = nn.GroupNorm(8, first)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        e = self.time(self.periods(t))
+        h0 = self.input(x)
+        h1 = self.down[0](h0, e)
+        h2 = self.bottom(self.attention(self.down[1](F.avg_pool2d(h1, 2), e)), e)
+        h = self.up(torch.cat([F.interpolate(h2, scale_factor=2), h1], 1), e)
+        return self.output(F.silu(self.norm(self.last(torch.cat([h, h0], 1), e))))
+
+
 def diffusion_of_diffusers() -> tuple[Side, Side]:
-    """16 × 16 × 3, scales of 32 and 64 channels, attention at the smaller; 50 steps of DDIM."""
     frames = torch.randint(256, (BATCH, 16, 16, 3), generator=seeded(), dtype=torch.uint8)
     x, noise = frames.movedim(3, 1) / 127.5 - 1, seeded()
-    net = UNet2DModel(
-        16, 3, 3, layers_per_block=1, block_out_channels=(32, 64), norm_num_groups=8, attention_head_dim=32,
-        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+    net = UNetOfDiffusers(3, 32, 64, 64)
     scheduler = DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2")
 
     def loss() -> Tensor:
         epsilon, t = torch.randn(x.shape, generator=noise), torch.randint(1000, (BATCH,), generator=noise)
-        return F.mse_loss(net(scheduler.add_noise(x, epsilon, t), t).sample, epsilon)  # type: ignore[arg-type]
+        return F.mse_loss(net(scheduler.add_noise(x, epsilon, t), t), epsilon)
 
     def sample() -> Tensor:
         scheduler.set_timesteps(50)
         drawn = torch.randn((DRAWN, 3, 16, 16), generator=noise)
         for t in scheduler.timesteps:
-            drawn = scheduler.step(net(drawn, t).sample, int(t), drawn).prev_sample
+            drawn = scheduler.step(net(drawn, t.expand(DRAWN)), int(t), drawn).prev_sample
         return ((drawn + 1) * 127.5).clamp(0, 255).byte()
 
     own = ours("diffusion", frames, shape=(16, 16, 3), channels=(32, 64), prediction="epsilon", sample_steps=50)
     return own, Side(net, loss, sample)
-
-
-def operations(run: Callable[[], Any]) -> int:
-    """Floating-point operations of matrix products and convolutions in one call."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
 
 
 FLOWS = [
@@ -138,4 +157,6 @@ FLOWS = [
     Peer("RealNVP, the same; zuko", by_zuko),
     Peer("Glow, 16 × 16 × 3, 2 scales of 4 steps, 32 channels; normflows", glow_of_normflows),
 ]
-DIFFUSION = [Peer("diffusion, 16 × 16 × 3, U-Net of 32 and 64 channels; diffusers", diffusion_of_diffusers, per_operation=True)]
+DIFFUSION = [
+    Peer("diffusion, 16 × 16 × 3, 32 and 64 channels, attention at 8 × 8, 50 steps; diffusers", diffusion_of_diffusers)
+]
