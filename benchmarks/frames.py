@@ -86,8 +86,9 @@ def reached(name: str, model: Any, x: Tensor) -> str:
         if name == "diffusion":
             return f"squared error of v̂ {model.loss({'x': x}, generator=generator)[0].item() / x[0].numel():.4f} a dimension"
         error = (model.decode(model.encode(x)).float() - x.float()).square().mean().sqrt().item()
-        latent = f", latent std {float(model.loss({'x': x}, generator=generator)[1]['latent_std']):.2f}"
-        return f"reconstruction off by {error:.1f} of 255" + (latent if name == "latent_diffusion" else "")
+        if name == "vae":
+            return f"reconstruction off by {error:.1f} of 255"
+        return f"latent std {float(model.loss({'x': x}, generator=generator)[1]['latent_std']):.2f}"
 
 
 def samples(model: Any) -> tuple[Tensor, float]:

@@ -25,6 +25,7 @@ HEADER = "| model | task | optimum | target | reached | gap | | seconds |\n|---|
 PAGE = HERE.parent / "docs" / "optima.md"
 FAMILIES = (
     "networks", "autoencoders", "autoregressive", "pixels", "sequences", "recurrent", "flows", "adversarial", "diffusion",
+    "contrastive",
 )  # fmt: skip
 
 

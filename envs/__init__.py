@@ -21,6 +21,8 @@ ENTRY_POINTS: dict[str, tuple[str, int | None]] = {
     "Chain-v0": ("envs.finite.chain:chain", 1000),
     "Memory-v0": ("envs.memory:Memory", None),
     "TorchCartPole-v1": ("envs.classic.cartpole:single", 500),
+    "LinearQuadratic-v0": ("envs.classic.linear_quadratic:single", 100),
+    "WorldModel-v0": ("envs.world_model:single", 50),
     "PixelCartPole-v0": ("envs.pixels.cartpole:single", 500),
     "Catch-v0": ("envs.pixels.catch:single", None),
     "PixelGrid-v0": ("envs.pixels.grid:single", 100),
@@ -28,6 +30,8 @@ ENTRY_POINTS: dict[str, tuple[str, int | None]] = {
 }
 VECTOR_ENTRY_POINTS = {  # stepped as one batch in torch
     "TorchCartPole-v1": "envs.classic.cartpole:vector",
+    "LinearQuadratic-v0": "envs.classic.linear_quadratic:vector",
+    "WorldModel-v0": "envs.world_model:vector",
     "PixelCartPole-v0": "envs.pixels.cartpole:vector",
     "Catch-v0": "envs.pixels.catch:vector",
     "PixelGrid-v0": "envs.pixels.grid:vector",

@@ -56,6 +56,10 @@ MODELS: dict[str, str] = {  # name: "module:Class"
     "wgan": "generative.adversarial.wgan:WGAN",
     "diffusion": "generative.diffusion.diffusion:Diffusion",
     "latent_diffusion": "generative.diffusion.latent_diffusion:LatentDiffusion",
+    "ensemble_dynamics": "generative.world.ensemble_dynamics:EnsembleDynamics",
+    "clip": "generative.contrastive.clip:CLIP",
+    "world_model": "generative.world.world_model:WorldModel",
+    "diffusion_world_model": "generative.world.diffusion_world_model:DiffusionWorldModel",
 }
 
 _HOME = {

@@ -15,10 +15,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
+import re
 import shutil
 import warnings
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -98,12 +101,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         for shard in manifest["shards"]:
             if Path(shard["file"]).name != shard["file"] or min(shard["counts"]) < 0:
                 raise ValueError(f"{folder}/manifest.json is damaged: it names the shard {shard['file']!r}")
+        if not all(isinstance(name, str) and re.fullmatch(r"\w{1,64}", name) for name in manifest["columns"]):
+            raise ValueError(f"{folder}/manifest.json is damaged: it has columns whose names can't be those of files")
         if any(np.dtype(column["dtype"]).kind not in "biuf" for column in manifest["columns"].values()):
             raise ValueError(f"{folder}/manifest.json is damaged: it has columns of other things than numbers")
         missing = {"complete", "steps", "num_actions"} - manifest.keys() or {"x", "first"} - manifest["columns"].keys()
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is no recording: it has no manifest.json (`mpagents record` writes one)") from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder}/manifest.json is damaged or no recording's: {error!r}") from error
     if missing or not rows(manifest):
         raise ValueError(f"{folder} has {rows(manifest)} rows and lacks {', '.join(missing) or 'nothing'}; record it anew")
@@ -153,10 +158,15 @@ def _unpack(folder: Path, manifest: dict[str, Any], target: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        mapped = {
-            name: np.lib.format.open_memmap(
-                temporary / f"{name}.npy", "w+", np.dtype(column["dtype"]), (rows(manifest), *column["shape"])
+        shapes = {name: (rows(manifest), *column["shape"]) for name, column in manifest["columns"].items()}
+        size = sum(math.prod(shape) * np.dtype(manifest["columns"][name]["dtype"]).itemsize for name, shape in shapes.items())
+        free = shutil.disk_usage(temporary).free
+        if size > free:
+            raise ValueError(
+                f"{folder} unpacks to {size:.3g} bytes, and {target.parent} has {free:.3g} free; set XDG_CACHE_HOME"
             )
+        mapped = {
+            name: np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", np.dtype(column["dtype"]), shapes[name])
             for name, column in manifest["columns"].items()
         }
         place = streams(manifest)[:, 0].copy()  # of each stream: its next row
@@ -189,8 +199,8 @@ def _read_shard(folder: Path, shard: dict[str, Any], expected: dict[str, Any]) -
         raise ValueError(f"{path} is damaged or was altered: it doesn't have the hash that manifest.json gives; record it anew")
     try:
         with np.load(io.BytesIO(raw), allow_pickle=False) as content:
-            arrays = {name: content[name] for name in expected}
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            arrays = {name: np.asanyarray(content[name]) for name in expected}  # a member may be no array, but bytes
+    except (ValueError, KeyError, OSError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is no shard of a recording: {error}") from error
     for name, column in expected.items():
         if arrays[name].shape != (sum(shard["counts"]), *column["shape"]) or arrays[name].dtype != column["dtype"]:

@@ -34,6 +34,7 @@ SOURCES = {
     "colour_copies": "generative.synthetic:ColourCopies",
     "diagonal_copies": "generative.synthetic:DiagonalCopies",
     "coloured_shapes": "generative.coloured_shapes:ColouredShapes",
+    "captioned_shapes": "generative.contrastive.captioned_shapes:CaptionedShapes",
     "uniform_images": "generative.sources:UniformImages",
     "gaussian_mixture": "generative.continuous:GaussianMixture",
     "ring": "generative.continuous:Ring",

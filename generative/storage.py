@@ -64,10 +64,11 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", *, tr
         with torch.random.fork_rng(devices=[]):
             model = found(config)
         for key, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
-            if key in tensors:  # memory of its own, in the stored type: a model kept in float64 stays so
+            # Memory of its own, in the stored type: a model kept in float64 stays so.
+            if key in tensors and tensors[key].shape == tensor.shape:
                 tensor.data = torch.empty_like(tensor, dtype=tensors[key].dtype, memory_format=torch.contiguous_format)
         model.load_state_dict(tensors)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError, MemoryError, OverflowError, ArithmeticError) as error:
         raise ValueError(f"{path}: this version's {name!r} doesn't take what the file holds: {error}") from error
     for key, tensor in model.state_dict().items():
         if not torch.equal(_bytes(tensor), _bytes(tensors[key])):
@@ -77,20 +78,25 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", *, tr
     return model.to(device).eval()
 
 
+def model_name(path: str | os.PathLike[str]) -> str:
+    """The name of the model in a file, "module:Class" where it isn't registered; nothing is imported. Raises ValueError."""
+    return _read(Path(path))[0]["model"]
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(content, tensors by every name) of a file, checked against its hash."""
     raw = path.read_bytes()
     try:
         tensors = safetensors.torch.load(raw)
-    except SafetensorError as error:
+        metadata = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path} is truncated or no file of generative.save: {error}") from error
-    metadata = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")]).get("__metadata__", {})
     if not metadata.keys() >= {"generative", "sha256"}:
         raise ValueError(f"{path} is a safetensors file, but no model of generative.save")
     try:
         content = json.loads(metadata["generative"])
         version = int(content["format"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its description is unreadable ({error!r})") from error
     if version > FORMAT:
         raise ValueError(f"{path} has format {version}, of a newer version; this one reads up to {FORMAT}: upgrade mpagents")
@@ -98,6 +104,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} is damaged or was altered: its content doesn't have the hash it carries")
     if not content.keys() >= {"model", "config", "aliases"}:
         raise ValueError(f"{path} is damaged: its description has only {', '.join(content)}")
+    described = all(isinstance(content[key], kind) for key, kind in (("model", str), ("config", dict), ("aliases", dict)))
+    if not described or not all(isinstance(kept, str) and kept in tensors for kept in content["aliases"].values()):
+        raise ValueError(f"{path} is damaged: its description isn't one of a model")
     return content, tensors | {alias: tensors[kept] for alias, kept in content["aliases"].items()}
 
 

@@ -14,14 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpagents.configuration import InvalidInput
+    from mpagents.encoders import Encoder
+    from mpagents.encoding import EncodeObservation
     from mpagents.python_api import load_agent, make_agent
     from mpagents.results.results import Results
     from mpagents.runner import run
+    from mpagents.sb3_extractor import EncoderExtractor
     from mpagents.study import Study
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "EncodeObservation": "mpagents.encoding",
+    "Encoder": "mpagents.encoders",
+    "EncoderExtractor": "mpagents.sb3_extractor",
     "InvalidInput": "mpagents.configuration",
     "Results": "mpagents.results.results",
     "Study": "mpagents.study",
@@ -30,7 +36,10 @@ _HOME = {
     "run": "mpagents.runner",
 }
 
-__all__ = ["InvalidInput", "Results", "Study", "__version__", "load_agent", "make_agent", "run"]
+__all__ = [
+    "EncodeObservation", "Encoder", "EncoderExtractor", "InvalidInput", "Results", "Study", "__version__", "load_agent",
+    "make_agent", "run",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

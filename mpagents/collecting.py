@@ -56,9 +56,16 @@ class View:
 class Collector:
     """`num_envs` copies of an environment under a policy; each `step` gives the rows of every copy."""
 
-    def __init__(self, spec: EnvironmentSpec, view: View, policy: Policy, num_envs: int, seed: int) -> None:
-        self.spec, self.view, self.policy, self.seed = spec, view, policy, seed
-        self.env, self.rendered = open_environment(spec, view, num_envs)
+    def __init__(
+        self, spec: EnvironmentSpec, view: View, policy: Policy, num_envs: int, seed: int,
+        see: Callable[[Any], np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        """`see` makes x of an observation in its own way, whatever the view says; nothing is then rendered."""
+        self.spec, self.view, self.policy, self.seed, self.see = spec, view, policy, seed, see
+        if see is None:
+            self.env, self.rendered = open_environment(spec, view, num_envs)
+        else:
+            self.env, self.rendered = make_vector(spec, num_envs), False
         self.frames = self.rendered or is_picture_space(self.env.single_observation_space)
         self.next_step = autoreset_mode(self.env) == "NextStep"
         self.scenes = hasattr(self.env, "envs") and self.rendered and scenes.is_scene(self.env.envs[0])
@@ -114,7 +121,9 @@ class Collector:
         row |= {"terminated": np.bool_(False), "truncated": np.bool_(False)}
         if came is not None:
             row |= {key: row[key].dtype.type(value) for key, value in came.items()}
-        if self.frames:
+        if self.see is not None:
+            row["x"] = self.see(seen)
+        elif self.frames:
             row["x"] = self.view.picture(self._frames[i] if self._frames is not None else np.asarray(seen))
         else:
             row["x"] = vector(space, seen)

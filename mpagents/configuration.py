@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Le
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 UnitInterval = Annotated[float, Ge(0), Le(1)]
-PositiveInt = Annotated[int, Gt(0)]
+PositiveInt = Annotated[int, Gt(0), Le(10**15)]  # beyond that counts overflow, and mean nothing
 NonNegativeInt = Annotated[int, Ge(0)]
 
 STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}  # a dataclass's __pydantic_config__

@@ -22,6 +22,7 @@ from mpagents.agents.agent import Spaces
 from mpagents.configuration import STRICT, PositiveInt, UnitInterval
 from mpagents.native import make_native
 from mpagents.tabular.mdp import FiniteMDP, NoTransitionTable
+from mpagents.watch import watched
 
 NATIVE_FROM = 5  # copies from which a native vector environment is faster than single ones in turn
 EXTRAS = {"ale_py": "atari", "Box2D": "box2d", "mujoco": "mujoco", "minigrid": "minigrid"}  # module: our extra that installs it
@@ -99,14 +100,14 @@ def make_vector(
     native = _native(spec, num_envs, autoreset)
     if native is not None:
         if num_envs >= NATIVE_FROM and render_mode is None:
-            return native
+            return watched(native, spec.id)
         env = single()
         own = (native.single_observation_space, native.single_action_space) != (env.observation_space, env.action_space)
         env.close()
         if own:
-            return native
+            return watched(native, spec.id)
         native.close()
-    return SyncVectorEnv([single] * num_envs, autoreset_mode=autoreset)
+    return watched(SyncVectorEnv([single] * num_envs, autoreset_mode=autoreset), spec.id)
 
 
 def _native(spec: EnvironmentSpec, num_envs: int, autoreset: AutoresetMode) -> VectorEnv | None:

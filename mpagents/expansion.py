@@ -1,16 +1,22 @@
-"""Expansion of a study into trials: every environment is made once, every agent's configuration built, every pair checked."""
+"""Expansion of a study into trials: every environment is made once, every agent's configuration built, every pair checked.
+
+An encoder is resolved for each environment (the data tell its model's shape); a pair is then an agent in an environment as it
+is seen through the encoder, or with the encoder in its network.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
-from mpagents.agents import agent_class
-from mpagents.agents.agent import Spaces
+from mpagents.agents import agent_class, check_mode
+from mpagents.agents.agent import Spaces, encoded_spaces
 from mpagents.configuration import InvalidInput, PositiveInt, Problem, validate
+from mpagents.encoder_specification import EncoderSpec
 from mpagents.environments import EnvironmentSpec, examine
-from mpagents.specification import AGENT_KEYS, AgentSpec, Expansion, Skipped, TrialSpec, check_slug, repeated, slug
+from mpagents.specification import AGENT_KEYS, MAX_TRIALS, AgentSpec, Expansion, Skipped, TrialSpec, check_slug, repeated, slug
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,27 +35,43 @@ class _AgentEntry:
     place: tuple[str | int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """How agents see an environment: through an encoder, or as it is."""
+
+    encoder: EncoderSpec | None
+    spaces: Spaces  # what an agent is built from
+
+    @property
+    def suffix(self) -> str:
+        return f"+{self.encoder.label}" if self.encoder else ""
+
+
 def expand(study: Any) -> Expansion:
     """All trials of a `Study`, seed by seed. Raises InvalidInput with every problem found."""
     problems: list[Problem] = [*check_slug(study.name, ("name",))]
     envs = _collect(study.envs, "envs", problems, _environment)
     agents = _collect(study.agents, "agents", problems, lambda entry, place: _agent(entry, place, study.steps))
+    encoders = _collect(study.encoders, "encoders", problems, _encoder)
     problems += _labels([env.label for env, _ in envs], "envs") + _labels([agent.spec.label for agent in agents], "agents")
+    problems += _labels([entry.label if entry else "" for entry in encoders], "encoders")
     for key, entries in (("envs", study.envs), ("agents", study.agents), ("encoders", study.encoders)):
         if not entries:
             problems.append(Problem((key,), "got an empty list; expected at least one"))
     seeds = list(range(study.seeds)) if isinstance(study.seeds, int) else list(study.seeds)
     if len(set(seeds)) < len(seeds) or not seeds:
         problems.append(Problem(("seeds",), f"got {seeds}; expected a count, or a list of different seeds"))
-    pairs, skipped = _pairs(study, envs, agents, problems)
+    pairs, skipped = _pairs(study, envs, agents, encoders, problems)
+    if len(pairs) * len(seeds) > MAX_TRIALS:
+        problems.append(Problem(("seeds",), f"{len(seeds):,} × {len(pairs)} pairs; expected at most {MAX_TRIALS:,} trials"))
     if problems:
         raise InvalidInput(problems)
     trials = [
         TrialSpec(
-            study.name, env, agent.spec, None, seed, agent.steps, study.evaluation, study.checkpoint,
-            bool(getattr(agent.cls, "planner", False)),
+            study.name, env, agent.spec, encoder, seed, agent.steps, study.evaluation, study.checkpoint,
+            bool(getattr(agent.cls, "planner", False)), study.step_timeout,
         )
-        for seed in seeds for env, agent in pairs
+        for seed in seeds for env, agent, encoder in pairs
     ]  # fmt: skip
     return Expansion(trials, skipped)
 
@@ -111,19 +133,35 @@ def _labels(labels: list[str], key: str) -> list[Problem]:
     ]
 
 
+def _encoder(entry: Any, place: tuple[str | int, ...]) -> Any:
+    if entry is None:
+        return None
+    from mpagents.encoder_entry import read_encoder
+
+    return read_encoder(entry, place)
+
+
 def _pairs(
-    study: Any, envs: list[tuple[EnvironmentSpec, Spaces]], agents: list[_AgentEntry], problems: list[Problem]
-) -> tuple[list[tuple[EnvironmentSpec, _AgentEntry]], list[Skipped]]:
+    study: Any, envs: list[tuple[EnvironmentSpec, Spaces]], agents: list[_AgentEntry], encoders: list[Any],
+    problems: list[Problem],
+) -> tuple[list[tuple[EnvironmentSpec, _AgentEntry, EncoderSpec | None]], list[Skipped]]:  # fmt: skip
     pairs, skipped = [], []
     reasons: dict[tuple[tuple[str | int, ...], str], list[str]] = {}  # by place and reason: the environments
     for env, spaces in envs:
-        for agent in agents:
+        views: list[_View] = []
+        for entry in encoders:
             try:
-                agent.cls.check(agent.config, spaces)  # type: ignore[attr-defined]
-                pairs.append((env, agent))
+                views.append(_view(entry, env, spaces))
             except ValueError as error:
-                skipped.append(Skipped(str(env.label), agent.spec.label, str(error)))
-                reasons.setdefault((agent.place, str(error)), []).append(str(env.label))
+                skipped += [Skipped(str(env.label), f"{agent.spec.label}+{entry.label}", str(error)) for agent in agents]
+                reasons.setdefault((entry.place, str(error)), []).append(str(env.label))
+        for agent, view in itertools.product(agents, views):
+            try:
+                _check(agent, view)
+                pairs.append((env, agent, view.encoder))
+            except ValueError as error:
+                skipped.append(Skipped(str(env.label), agent.spec.label + view.suffix, str(error)))
+                reasons.setdefault((agent.place, str(error)), []).append(str(env.label) + view.suffix)
     if skipped and (not study.skip_incompatible or not pairs):
         fix = "take one of them out, or leave impossible pairs out by skip_incompatible: true"
         problems += [
@@ -131,3 +169,19 @@ def _pairs(
             for (place, reason), labels in reasons.items()
         ]
     return pairs, skipped
+
+
+def _view(entry: Any, env: EnvironmentSpec, spaces: Spaces) -> _View:
+    if entry is None:
+        return _View(None, spaces)
+    from mpagents.encoder_entry import resolve_encoder
+
+    spec, encoder = resolve_encoder(entry, env, spaces)
+    return _View(spec, encoded_spaces(spaces, encoder))
+
+
+def _check(agent: _AgentEntry, view: _View) -> None:
+    """Raises ValueError where the agent can't learn in these spaces, or can't learn this encoder."""
+    agent.cls.check(agent.config, view.spaces)  # type: ignore[attr-defined]
+    mode = view.encoder.settings["mode"] if view.encoder else "frozen"
+    check_mode(agent.cls, agent.spec.name, mode)

@@ -88,7 +88,7 @@ def content_of(source: Any) -> str | None:
 def told_by_data(config_class: type, given: Mapping[str, Any], source: Any) -> dict[str, Any]:
     """Values of the configuration's fields that the data tell, for those that aren't given: shapes, levels, classes."""
     batch = source.sample(PROBED, torch.Generator().manual_seed(0))
-    told = shapes(batch["x"], getattr(source, "levels", None)) | labels(source, batch, given)
+    told = shapes(batch["x"], getattr(source, "levels", None)) | labels(source, batch, given) | words(source, batch)
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     if "height" not in fields:
         told.pop("channels", None)  # of convolutions
@@ -113,6 +113,12 @@ def shapes(x: torch.Tensor, levels: int | None) -> dict[str, Any]:
     if x.dtype == torch.uint8:
         told["levels"] = levels or (2 if int(x.max()) <= 1 else 256)
     return told
+
+
+def words(source: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Of captions: how long they are, and what their numbers mean."""
+    known = getattr(source, "manifest", {}).get("vocabulary")
+    return {"max_words": batch["text"].shape[1], "vocabulary": tuple(known)} if known and "text" in batch else {}
 
 
 def labels(source: Any, batch: Mapping[str, torch.Tensor], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def specify(
     problems = check_slug(label, ("label",))
     if problems:
         raise InvalidInput(problems)
-    _try(found(resolved), opened, fit_config.batch_size)
+    try_model(found(resolved), opened, fit_config.batch_size)
     content = content_of(opened)
     if (Path(source) / "manifest.json").is_file():
         source = str(Path(source).resolve())  # for workers elsewhere
@@ -87,7 +87,7 @@ def specify(
     return FitSpec.from_json(json.loads(json.dumps(spec.to_json())))  # as it will be read
 
 
-def _try(model: Any, source: Any, batch_size: int) -> None:
+def try_model(model: Any, source: Any, batch_size: int) -> None:
     """One loss of each player, so that what the model refuses is told before anything starts."""
     import torch
 

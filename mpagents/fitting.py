@@ -25,7 +25,7 @@ from mpagents.configuration import InvalidInput, Problem
 from mpagents.fit_specification import FitSpec
 from mpagents.results.checkpoint import load_latest, save_checkpoint
 from mpagents.results.checkpoint import steps as steps_of_checkpoints
-from mpagents.results.files import read_json, write_json
+from mpagents.results.files import check_inside, read_json, remove_leftovers, write_json
 from mpagents.results.ledger import differences, locked, read_status
 from mpagents.results.logger import Logger, is_picture
 from mpagents.seeding import derive
@@ -64,7 +64,9 @@ def fit_steps(spec: FitSpec, root: Path) -> Steps:
     finished = check_folder(spec, root)
     if finished is not None:
         return finished
+    check_inside(root, spec.path)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     status: dict[str, Any] = {"status": "running", "hash": spec.hash}
     write_json(folder / "fit.json", spec.to_json() | {"versions": versions()})
     write_json(folder / "status.json", status)
@@ -105,7 +107,8 @@ class _Run:
         self.fit = generative.Fit(model, source, **spec.settings, seed=spec.seed)
         self.figures: dict[str, float] = {}
         self.seconds, offset = 0.0, 0
-        loaded = load_latest(folder / "checkpoint")
+        self.warnings: list[str] = []
+        loaded = load_latest(folder / "checkpoint", self.warnings.append)
         if loaded is not None:
             state = loaded[1]
             self.fit.load_state_dict(state["fit"])
@@ -123,6 +126,7 @@ class _Run:
         self.figures |= {key: float(value) for key, value in metrics.items() if not is_picture(value)}
         for key, value in metrics.items():
             if is_picture(value):
+                check_inside(self.folder, f"pictures/{slug(key)}.png")
                 _write_picture(self.folder / "pictures" / f"{slug(key)}.png", value)
 
     def save(self) -> None:
@@ -169,6 +173,7 @@ def _train(spec: FitSpec, folder: Path) -> Steps:
         "model": "best.safetensors" if best else "last.safetensors",
         "best": {"validation/loss": best[0]} if best else None,
         "final": run.figures,
+        **({"warnings": run.warnings} if run.warnings else {}),
     }
 
 

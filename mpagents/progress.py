@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
+from mpagents.encoder_specification import EncoderJob
 from mpagents.specification import Expansion, TrialSpec
 
 PLAIN_EVERY = 10.0  # seconds between plain lines
@@ -18,13 +20,17 @@ PLAIN_EVERY = 10.0  # seconds between plain lines
 class Display:
     """Shows trials done, running and failed, environment steps per second, time left and the best return so far."""
 
-    def __init__(self, show: str, expansion: Expansion, todo: list[TrialSpec], folder: Path) -> None:
+    def __init__(
+        self, show: str, expansion: Expansion, todo: list[TrialSpec], folder: Path, jobs: Sequence[EncoderJob] = ()
+    ) -> None:
+        """`jobs`: encoders that are made before trials which see by them."""
         self.console = Console(stderr=True, quiet=show == "quiet")
         self.live = show == "auto" and self.console.is_terminal
         self.expansion, self.folder = expansion, folder
-        self.total = len(todo)
-        self.steps_total = sum(spec.steps for spec in todo)
-        self.steps_of = {spec.path: spec.steps for spec in todo}
+        self.already = len(expansion.trials) - len(todo)
+        self.num_jobs, self.total = len(jobs), len(todo) + len(jobs)
+        self.steps_of = {spec.path: spec.steps for spec in todo} | {job.path: job.steps for job in jobs}
+        self.steps_total = sum(self.steps_of.values())
         self.running: dict[str, int] = {}
         self.done = self.failed = self.steps_done = 0
         self.best: dict[str, float] = {}
@@ -34,9 +40,10 @@ class Display:
         self.task = self.bar.add_task("trials", total=max(1, self.steps_total), numbers="starting …")
 
     def __enter__(self) -> Display:
-        already = len(self.expansion.trials) - self.total
-        found = f" ({already} finished earlier)" if already else ""
-        self.console.print(f"{self.total} trials{found} → [cyan]{escape(str(self.folder))}[/]", highlight=False, soft_wrap=True)
+        found = f" ({self.already} finished earlier)" if self.already else ""
+        encoders = f"{self.num_jobs} encoder{'s' * (self.num_jobs > 1)}, then " if self.num_jobs else ""
+        trials = f"{encoders}{self.total - self.num_jobs} trials{found}"
+        self.console.print(f"{trials} → [cyan]{escape(str(self.folder))}[/]", highlight=False, soft_wrap=True)
         for pair in self.expansion.skipped:
             self.console.print(
                 f"  left out: {pair.agent} on {pair.env}: {pair.reason}", highlight=False, style="dim", markup=False
@@ -64,6 +71,8 @@ class Display:
             self.running.pop(path, None)
             self.done += 1
             self.steps_done += self.steps_of[path]
+            for text in status.get("warnings", ()):
+                self.warn(f"{path}: {text}")
             if status["status"] == "failed":
                 self.failed += 1
                 self.console.print(f"failed: {path}: {status['error']['message']}", style="red", markup=False, soft_wrap=True)

@@ -7,13 +7,16 @@ from typing import Any
 
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from mpagents.agents import agent_class, resolved_device
+from mpagents.agents import agent_class, check_mode, resolved_device
 from mpagents.agents.agent import Spaces
 from mpagents.configuration import validate
 
 
-def make_agent(name: str, env: VectorEnv, *, seed: int = 0, discount: float = 0.99, **config: Any) -> Any:
+def make_agent(name: str, env: VectorEnv, *, seed: int = 0, discount: float = 0.99, encoder: Any = None, **config: Any) -> Any:
     """An untrained agent for a vector environment; `config` are the agent's own keywords.
+
+    `encoder`: one that learns with the agent, in mode finetune or joint, as part of its network (a copy of it); a frozen one
+    stands around the environment, `EncodeObservation(env, encoder)`.
 
     Raises ValueError for an unknown name, a wrong keyword, or spaces in which the agent can't learn.
     """
@@ -26,7 +29,17 @@ def make_agent(name: str, env: VectorEnv, *, seed: int = 0, discount: float = 0.
         spaces = Spaces(env.single_observation_space, env.single_action_space, discount)
     configuration = validate(cls.Config, config)
     cls.check(configuration, spaces)
-    return cls(configuration, spaces, seed=seed, device=resolved_device(getattr(configuration, "device", "cpu")))
+    learned: dict[str, Any] = {}
+    if encoder is not None:
+        if encoder.mode == "frozen":
+            raise ValueError(
+                "a frozen encoder stands around the environment: make_agent(name, EncodeObservation(env, encoder))"
+            )
+        check_mode(cls, name, encoder.mode)
+        encoder.space(spaces.observation)
+        learned = {"encoder": encoder}
+    device = resolved_device(getattr(configuration, "device", "cpu"))
+    return cls(configuration, spaces, seed=seed, device=device, **learned)
 
 
 def load_agent(trial: str | Path) -> Any:

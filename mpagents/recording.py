@@ -8,6 +8,7 @@ Equal settings and seed give equal files, to the bit. `collecting.py` says what 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -72,8 +73,14 @@ def record(
     Raises ValueError for what the specification has wrong, and where the folder holds something already.
     """
     env_spec, policy = environment_and_policy(spec, trust)
-    with _held(folder, fresh), _collector(spec, env_spec, policy) as collector:
-        writer = Writer(folder, _description(spec, env_spec, collector), spec.num_envs)
+    with _held(folder, fresh):
+        return write(spec, Collector(env_spec, spec.view, policy, spec.num_envs, spec.seed), folder, show=show)
+
+
+def write(spec: RecordingSpec, collector: Collector, folder: Path, *, show: str = "auto") -> dict[str, Any]:
+    """Record what a collector sees into an empty folder, and close it; otherwise as `record`."""
+    with contextlib.closing(collector):
+        writer = Writer(folder, _description(spec, collector), spec.num_envs)
         total = -(-spec.steps // spec.num_envs)  # rows of each copy
         with ProgressBar(total * spec.num_envs, "rows", show) as progress:
             try:
@@ -179,14 +186,14 @@ def _rows(collector: Collector, total: int) -> Iterator[list[list[Row]]]:
         yield rows
 
 
-def _description(spec: RecordingSpec, env_spec: EnvironmentSpec, collector: Collector) -> dict[str, Any]:
+def _description(spec: RecordingSpec, collector: Collector) -> dict[str, Any]:
     """The manifest before the first row."""
     env = collector.env
     about = {"vocabulary": scenes.VOCABULARY, "classes": scenes.CLASSES, "state": scenes.STATE} if collector.scenes else {}
     return {
         "format": FORMAT,
         "complete": False,
-        "env": dataclasses.asdict(env_spec),
+        "env": dataclasses.asdict(collector.spec),
         "spaces": {"observation": _plain(env.single_observation_space), "action": _plain(env.single_action_space)},
         "policy": spec.policy,
         "epsilon": spec.epsilon,
@@ -207,15 +214,6 @@ def _description(spec: RecordingSpec, env_spec: EnvironmentSpec, collector: Coll
 def _plain(space: Any) -> str:
     """A space in words, without addresses in memory, which differ each time."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(space))
-
-
-@contextmanager
-def _collector(spec: RecordingSpec, env_spec: EnvironmentSpec, policy: Policy) -> Iterator[Collector]:
-    collector = Collector(env_spec, spec.view, policy, spec.num_envs, spec.seed)
-    try:
-        yield collector
-    finally:
-        collector.close()
 
 
 @contextmanager

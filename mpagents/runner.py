@@ -14,14 +14,17 @@ import signal
 import socket
 import sys
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpagents.configuration import InvalidInput
+from mpagents.encoder_specification import encoder_jobs, held_back
 from mpagents.results import ledger
+from mpagents.results.checkpoint import steps
+from mpagents.results.files import check_inside
 from mpagents.results.results import Results
 from mpagents.specification import TrialSpec
 from mpagents.study import Study
@@ -31,8 +34,10 @@ if TYPE_CHECKING:
     from mpagents.fit_specification import FitSpec
 
 PACK_SECONDS = 1.0  # work in one task
-MAX_RETRIES = 2  # of a trial whose worker process died
+MAX_RETRIES = 2  # of a trial whose worker process died, from one checkpoint
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+# 0: all processes of an embedded Ray listen on 127.0.0.1 alone; else on all interfaces, whatever `_node_ip_address` says.
+NETWORKED = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 Listener = Callable[[Message], None]
 
@@ -62,20 +67,23 @@ def run(
         ledger.forget_failures(folder, todo)
         changes = ledger.version_changes(folder)
         ledger.write_study(folder, study, expansion)
-        with Display(show, expansion, todo, folder) as display:
+        jobs = encoder_jobs(folder, todo)
+        for job in jobs:
+            check_inside(folder, job.path)
+        with Display(show, expansion, todo, folder, jobs) as display:
             if changes:
                 display.warn(f"other versions than those of the earlier results: {', '.join(changes)}")
             if todo and workers == 0:
-                _run_here(todo, folder, display.update)
+                _run_here([*jobs, *todo], folder, display.update)
             elif todo:
-                _run_on_ray(todo, folder, display.update, workers, address)
+                _run_on_ray([*jobs, *todo], folder, display.update, workers, address)
             display.finishing()
             results = Results(folder)
             results.write()
             return results
 
 
-def _run_here(todo: list[TrialSpec], folder: Path, listen: Listener) -> None:
+def _run_here(todo: list[Any], folder: Path, listen: Listener) -> None:
     with _handling(_interrupt, STOPPING):
         for pack in todo:
             for messages in work([pack.to_json()], str(folder), []):
@@ -94,7 +102,7 @@ def run_fits(
 
     with held(specs, root, fresh) as todo, Display(show, Expansion(specs, []), todo, root) as display:  # type: ignore[arg-type]
         if todo:
-            _run_on_ray(todo, root, display.update, workers, address)  # type: ignore[arg-type]
+            _run_on_ray(todo, root, display.update, workers, address)
     return [ledger.read_status(root, spec.path) for spec in specs]
 
 
@@ -119,16 +127,48 @@ def _handling(handler: Any, signals: tuple[signal.Signals, ...]) -> Iterator[Non
             signal.signal(number, old)
 
 
+_signals: socket.socket | None = None  # gives the number of every signal that has come
+
+
+@contextmanager
+def _listening() -> Iterator[None]:
+    """Let `_check_stopped` hear signals: what a handler raises is lost where it runs within a callback of Ray's."""
+    global _signals
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        before, _signals = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False), ours
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            _signals = None
+
+
+def _check_stopped() -> None:
+    """Raise Interrupted where a signal has asked for it."""
+    with contextlib.suppress(BlockingIOError):
+        if _signals is not None and set(_signals.recv(4096)) & {signal.SIGINT, *STOPPING}:
+            raise Interrupted
+
+
 @contextmanager
 def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
     """Ray, started for this study or joined; gives the number of trials to run at once."""
-    saved = {name: os.environ.get(name) for name in (*ONE_THREAD, *QUIET)}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1") | QUIET)  # inherited by the worker processes
+    saved = {name: os.environ.get(name) for name in (*ONE_THREAD, *QUIET, NETWORKED)}
+    networked = {NETWORKED: str(int(address is not None))}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1") | QUIET | networked)  # inherited by the worker processes
     import ray
 
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = address is not None  # as the variable says, where Ray was imported before
     logging.getLogger("ray").setLevel(logging.ERROR)
     started = not ray.is_initialized()
     try:
+        _check_stopped()
         _check_address(address)
         if started:
             own: dict[str, Any] = {"num_cpus": workers or os.cpu_count(), "object_store_memory": 100_000_000}
@@ -143,6 +183,8 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
             except ConnectionError as error:
                 fix = "start one (`ray start --head`), or leave --address out to use this machine"
                 raise ValueError(f"no Ray cluster found at {address!r}; {fix}") from error
+            _check_stopped()
+            _warn_of_strangers(ray.get_runtime_context().gcs_address)
         slots = int(ray.cluster_resources().get("CPU", 1))
         with _handling(_interrupt, STOPPING):  # again: ray.init handles SIGTERM itself
             yield min(slots, workers or slots)
@@ -155,6 +197,17 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _warn_of_strangers(address: str) -> None:
+    """Say so where the Ray at host:port can be reached from elsewhere, and asks nobody who they are."""
+    near = address.startswith(("localhost:", "127.", "[::1]"))
+    if not near and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        print(
+            f"warning: the Ray at {address} has no authentication, so whoever reaches it runs code on its machines; "
+            "keep it in a network of your own, or start it with RAY_AUTH_MODE=token",
+            file=sys.stderr,
+        )
 
 
 def _check_address(address: str | None) -> None:
@@ -170,28 +223,33 @@ def _check_address(address: str | None) -> None:
         ) from error
 
 
-def _run_on_ray(todo: list[TrialSpec], folder: Path, listen: Listener, workers: int | None, address: str | None) -> None:
+def _run_on_ray(todo: list[Any], folder: Path, listen: Listener, workers: int | None, address: str | None) -> None:
     # What Ray prints is for people: standard output belongs to results.
-    with contextlib.redirect_stdout(sys.stderr), _handling(_interrupt, STOPPING), ray_session(workers, address) as slots:
+    handled = _handling(_interrupt, STOPPING)
+    with contextlib.redirect_stdout(sys.stderr), _listening(), handled, ray_session(workers, address) as slots:
         run_on_ray(todo, folder, listen, slots)
 
 
-def run_on_ray(todo: list[TrialSpec], folder: Path, listen: Listener, slots: int) -> None:
-    """Run trials as tasks of the Ray that is up, at most `slots` at once."""
+def run_on_ray(todo: list[Any], folder: Path, listen: Listener, slots: int) -> None:
+    """Run trials as tasks of the Ray that is up, at most `slots` at once; first the jobs among them that others wait for."""
     import ray
 
     remote = ray.remote(num_cpus=1, num_returns="streaming", max_retries=0)(work)
-    waiting = deque(todo)
+    waiting, held = held_back(todo)
     running: dict[Any, dict[str, TrialSpec]] = {}  # by task: its trials that haven't ended
-    retries: Counter[str] = Counter()
+    retries: Counter[tuple[str, int]] = Counter()
     seconds, finished = 0.0, 0
     path = [str(Path.cwd()), *(entry for entry in sys.path if entry)]
-    while waiting or running:
+    while waiting or running or held:
+        if not (waiting or running):  # a job's process was lost for good: its trials say so
+            waiting.extend(itertools.chain(*held.values()))
+            held.clear()
         while waiting and len(running) < slots + 1:  # one task waits for the first worker that gets free
             size = _pack_size(len(waiting), slots, seconds / finished if finished else None)
             pack = {spec.path: waiting.popleft() for spec in list(itertools.islice(waiting, size))}
             running[remote.remote([spec.to_json() for spec in pack.values()], str(folder), path)] = pack
         ready, _ = ray.wait(list(running), timeout=TOLD_EVERY)
+        _check_stopped()
         for task in ready:
             try:
                 messages = ray.get(next(task))
@@ -203,6 +261,7 @@ def run_on_ray(todo: list[TrialSpec], folder: Path, listen: Listener, slots: int
                 continue
             for message in messages:
                 if message["status"]:
+                    waiting.extend(held.pop(message["trial"], ()))  # a trial whose encoder failed says so
                     del running[task][message["trial"]]
                     seconds, finished = seconds + message["status"].get("seconds", 0.0), finished + 1
                 listen(message)
@@ -216,7 +275,7 @@ def _pack_size(waiting: int, slots: int, seconds: float | None) -> int:
 
 
 def _lost(
-    pack: dict[str, TrialSpec], retries: Counter[str], error: Exception, folder: Path, listen: Listener
+    pack: dict[str, TrialSpec], retries: Counter[tuple[str, int]], error: Exception, folder: Path, listen: Listener
 ) -> list[TrialSpec]:
     """What to run again of a task whose worker died: all but the trials that had ended, or whose worker died too often."""
     again, blamed = [], False
@@ -224,10 +283,11 @@ def _lost(
         status = ledger.read_status(folder, path)
         ended = status.get("hash") == spec.hash and status.get("status") in ("finished", "failed")
         if not ended and not blamed:  # the first that hasn't ended can alone have been running; the others waited behind it
-            retries[path] += 1
+            place = path, max(steps(folder / path / "checkpoint"), default=0)
+            retries[place] += 1
             blamed = True
-            if retries[path] > MAX_RETRIES:
-                status = ledger.record_lost(folder, spec, f"its worker process died {retries[path]} times: {error}")
+            if retries[place] > MAX_RETRIES:
+                status = ledger.record_lost(folder, spec, f"its worker process died {retries[place]} times: {error}")
                 ended = True
         if ended:
             reward = status.get("final", {}).get("mean_reward")

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
+from mpagents.encoding import EncodeObservation, EncodeVectorObservation
 from mpagents.environments import layers
 from mpagents.seeding import generator_state, restore_generator
 
@@ -31,6 +32,8 @@ def snapshot(env: VectorEnv) -> dict | None:
     """The environment's state as a tree that a checkpoint takes; None where it can't be told exactly, or was never reset."""
     if not is_exact(env) or not is_begun(env):
         return None
+    if isinstance(env, EncodeVectorObservation):
+        return {"within": snapshot(env.env), "encoding": env.progress()}
     if not isinstance(env, SyncVectorEnv):
         return {"native": _layer_state(env)}
     return {
@@ -41,7 +44,10 @@ def snapshot(env: VectorEnv) -> dict | None:
 
 def restore(env: VectorEnv, state: dict) -> None:
     """Put an environment, made from the same specification, into a state taken by `snapshot`; it is then not reset again."""
-    if "native" in state:
+    if isinstance(env, EncodeVectorObservation):
+        restore(env.env, state["within"])
+        env.restore_progress(state["encoding"])
+    elif "native" in state:
         _restore_layer(env, state["native"])
     else:
         assert isinstance(env, SyncVectorEnv)
@@ -50,11 +56,13 @@ def restore(env: VectorEnv, state: dict) -> None:
         for single, states in zip(env.envs, state["envs"]):
             for layer, layer_state in zip(layers(single), states):
                 _restore_layer(layer, layer_state)
-    env.restored = True  # type: ignore[attr-defined]
+    env.restored = True  # type: ignore[union-attr]
 
 
 def is_exact(env: VectorEnv) -> bool:
     """Whether `snapshot` and `restore` continue this environment to the bit."""
+    if isinstance(env, EncodeVectorObservation):
+        return is_exact(env.env)
     if isinstance(env, SyncVectorEnv):
         return all(_is_exact(layer) for single in env.envs for layer in layers(single))
     return _is_exact(env)
@@ -62,6 +70,8 @@ def is_exact(env: VectorEnv) -> bool:
 
 def is_begun(env: VectorEnv) -> bool:
     """Whether the environment has been reset (or can't tell); simulated trials never touch theirs."""
+    if isinstance(env, EncodeVectorObservation):
+        return is_begun(env.env)
     if isinstance(env, SyncVectorEnv):
         return all(observation is not None for observation in env._env_obs)
     return getattr(env, "state", env) is not None
@@ -75,7 +85,8 @@ def _is_ours(layer: gym.Env | VectorEnv) -> bool:
 
 def _is_exact(layer: gym.Env | VectorEnv) -> bool:
     if isinstance(layer, gym.Wrapper):
-        return type(layer).__name__ in EXACT_WRAPPERS and type(layer).__module__.startswith("gymnasium.")
+        encodes = isinstance(layer, EncodeObservation) and not layer.encoder.recurrent  # then it keeps nothing
+        return encodes or (type(layer).__name__ in EXACT_WRAPPERS and type(layer).__module__.startswith("gymnasium."))
     own = hasattr(layer, "snapshot") and hasattr(layer, "restore")
     return own or type(layer).__module__.startswith(EXACT_MODULES) or _is_ours(layer)
 

@@ -1,6 +1,6 @@
 """What a study consists of: the specification of a trial, and what labels and versions are.
 
-A trial is one agent in one environment with one seed. Its results depend on its specification alone.
+A trial is one agent in one environment, maybe through an encoder, with one seed. Its results depend on its specification alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Gt, Le
 
 from mpagents.configuration import STRICT, InvalidInput, PositiveInt, Problem, validate
+from mpagents.encoder_specification import EncoderSpec
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-RESERVED = {"study.json", "summary.csv", "summary.json", "report.html"}
+RESERVED = {"study.json", "summary.csv", "summary.json", "report.html", "encoders"}
+MAX_TRIALS = 1_000_000  # of a study
+STEP_TIMEOUT = 600.0  # seconds
 AGENT_KEYS = ("name", "label", "steps")  # of an agent's entry; the others are its configuration
 PACKAGES = ("mpagents", "gymnasium", "numpy", "numba", "scipy", "torch", "stable-baselines3", "ray", "tensorboard")
 
@@ -29,7 +34,7 @@ class Evaluation:
     __pydantic_config__: ClassVar = STRICT
 
     every: PositiveInt = 5_000  # environment steps
-    episodes: PositiveInt = 20
+    episodes: Annotated[int, Gt(0), Le(1_000_000)] = 20
 
 
 @dataclass(frozen=True)
@@ -56,17 +61,19 @@ class TrialSpec:
     study: str
     env: Any  # EnvironmentSpec, its label resolved
     agent: AgentSpec
-    encoder: None
+    encoder: EncoderSpec | None  # None: raw observations
     seed: int
     steps: int  # environment steps
     evaluation: Evaluation
     checkpoint: Checkpointing
     planner: bool  # plans on the MDP instead of stepping the environment
+    step_timeout: float | None = STEP_TIMEOUT  # seconds after which a step of the environment has hung
 
     @property
     def path(self) -> str:
         """The trial's folder within the study's."""
-        return f"{self.env.label}/{self.agent.label}/seed={self.seed}"
+        encoder = f"+{self.encoder.label}" if self.encoder else ""
+        return f"{self.env.label}/{self.agent.label}{encoder}/seed={self.seed}"
 
     def to_json(self) -> dict[str, Any]:
         """The content of `trial.json`, without the versions."""
@@ -82,20 +89,24 @@ class TrialSpec:
                 study=str(values["study"]),
                 env=validate(EnvironmentSpec, values["env"], ("env",)),
                 agent=validate(AgentSpec, values["agent"], ("agent",)),
-                encoder=None,
+                encoder=EncoderSpec.from_json(values["encoder"]) if values.get("encoder") else None,
                 seed=int(values["seed"]),
                 steps=int(values["steps"]),
                 evaluation=validate(Evaluation, values["evaluation"], ("evaluation",)),
                 checkpoint=validate(Checkpointing, values["checkpoint"], ("checkpoint",)),
                 planner=bool(values["planner"]),
+                step_timeout=values.get("step_timeout", STEP_TIMEOUT),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise InvalidInput([Problem((), f"not a trial: {error!r}")]) from error
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 over what results depend on: not the study's name, nor how often checkpoints are taken."""
-        values = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("study", "checkpoint")}
+        ignored = ("study", "checkpoint", "step_timeout")
+        values = {key: value for key, value in dataclasses.asdict(self).items() if key not in ignored}
+        if values["encoder"]:
+            del values["encoder"]["checkpoint"]  # where the file lies; its content is told
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,10 +6,12 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from mpagents.configuration import STRICT, InvalidInput, NonNegativeInt, PositiveInt, Problem, validate
-from mpagents.specification import Checkpointing, Evaluation, Expansion
+from annotated_types import Ge, Gt, Le, Lt
+
+from mpagents.configuration import STRICT, InvalidInput, Positive, PositiveInt, Problem, validate
+from mpagents.specification import MAX_TRIALS, STEP_TIMEOUT, Checkpointing, Evaluation, Expansion
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,13 @@ class Study:
     name: str
     envs: tuple[Any, ...]  # ids, or mappings with the fields of EnvironmentSpec
     agents: tuple[str | dict[str, Any], ...]  # names, or mappings: name, label, steps and the agent's configuration
-    encoders: tuple[None, ...] = (None,)  # null: raw observations
+    encoders: tuple[str | dict[str, Any] | None, ...] = (None,)  # null: raw observations; see `encoder_entry`
     skip_incompatible: bool = False  # leave impossible pairs out instead of refusing the study
-    seeds: PositiveInt | tuple[NonNegativeInt, ...] = 5  # a count, or a list
+    seeds: Annotated[int, Gt(0), Le(MAX_TRIALS)] | tuple[Annotated[int, Ge(0), Lt(2**63)], ...] = 5  # a count, or a list
     steps: PositiveInt = 100_000  # environment steps per trial
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    step_timeout: Positive | None = STEP_TIMEOUT  # seconds after which a step of an environment has hung; null: never
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Study:

@@ -17,7 +17,7 @@ from mpagents.configuration import InvalidInput, Problem, dotted, nearest
 MAX_BYTES = 1_000_000
 MAX_NODES = 100_000  # values after anchors are expanded
 
-SHORT_FOR = {"envs": "id", "agents": "name"}  # `- q_learning` is short for `- {name: q_learning}`
+SHORT_FOR = {"envs": "id", "agents": "name", "encoders": "model"}  # `- q_learning` is short for `- {name: q_learning}`
 
 Place = tuple[str | int, ...]
 
@@ -39,11 +39,12 @@ _Loader.add_constructor("!exponent", _exponent)
 def read_study_file(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
     """(the mapping in the file, the line of each place in it). Raises InvalidInput for what can't be read."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InvalidInput([Problem((), f"can't read {str(path)!r}: {error.strerror}{_beside(path)}")]) from error
     if len(content) > MAX_BYTES:
-        raise InvalidInput([Problem((), f"{path} has {len(content):,} bytes; expected at most {MAX_BYTES:,}")])
+        raise InvalidInput([Problem((), f"{path} has more than {MAX_BYTES:,} bytes; expected a study")])
     return parse_study(content)
 
 
@@ -62,7 +63,7 @@ def parse_study(content: bytes | str) -> tuple[dict[str, Any], dict[Place, int]]
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise InvalidInput([Problem((), f"{line}not YAML: {error.problem}")]) from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput([Problem((), f"not YAML: {error}")]) from error
@@ -82,6 +83,9 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, int], problems: list
     lines[place] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problems.append(Problem(place, f"line {key.start_mark.line + 1}: a key that isn't text; expected a name"))
+                continue
             inner = (*place, str(key.value))
             if inner in lines:
                 problems.append(Problem(inner, f"given twice (line {lines[inner]} and {key.start_mark.line + 1})"))
@@ -109,7 +113,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
             if not equals:
                 raise ValueError("expected key=value, e.g. agents.1.alpha=0.5")
             values = _with_value(values, place, yaml.load(text, _Loader), SHORT_FOR.get(str(place[0]), ""))  # a SafeLoader
-        except (ValueError, yaml.YAMLError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
             problems.append(Problem((f"--set {override}",), str(error)))
     if problems:
         raise InvalidInput(problems)

@@ -1,4 +1,4 @@
-"""One trial in one process, without Ray: seed → environment → agent → loop → results.
+"""One trial in one process, without Ray: seed → environment → encoder → agent → loop → results.
 
 The agent's `train` is a generator; logging, evaluation, checkpoints and progress live in the loop around it. A trial that was
 interrupted continues from its last checkpoint; what it then writes is what it would have written.
@@ -6,7 +6,6 @@ interrupted continues from its last checkpoint; what it then writes is what it w
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import time
@@ -18,17 +17,17 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
-from mpagents.agents import agent_class, resolved_device
-from mpagents.agents.agent import Spaces
-from mpagents.configuration import validate
-from mpagents.environments import EnvironmentSpec, examine, make_vector
+from mpagents.building import build_agent, prepare
+from mpagents.encoding import EncodeVectorObservation, player
+from mpagents.environments import make_vector
 from mpagents.evaluation import evaluate, policy_table
 from mpagents.results.checkpoint import DamagedCheckpoint, load_checkpoint, load_latest, save_checkpoint
-from mpagents.results.files import write_json
+from mpagents.results.files import check_inside, remove_leftovers, write_json
 from mpagents.results.logger import Logger
 from mpagents.seeding import derive
 from mpagents.snapshot import is_begun, is_exact, restore, snapshot
 from mpagents.specification import TrialSpec, versions
+from mpagents.watch import count_from, time_limit
 
 LOGGED_POINTS = 200  # at most about so many lines of training metrics a trial
 PICTURE_TIMES = 4  # pictures of values and policies, spread over training
@@ -70,13 +69,21 @@ def trial_steps(spec: TrialSpec, root: Path) -> Steps:
 
     Whatever the agent or the environment raises is recorded with its traceback: the status is then `failed`.
     """
+    check_inside(root, spec.path)
     folder = root / spec.path
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     status: dict[str, Any] = {"status": "running", "hash": spec.hash}
     write_json(folder / "trial.json", spec.to_json() | {"versions": versions()})
     write_json(folder / "status.json", status)
+
+    def hung(message: str) -> None:
+        error = {"type": "TimeoutError", "message": message, "traceback": ""}
+        write_json(folder / "status.json", status | {"status": "failed", "error": error})
+
     try:
-        status |= (yield from _train(spec, folder)) | {"status": "finished", "error": None}
+        with time_limit(spec.step_timeout, hung):
+            status |= (yield from _train(spec, root)) | {"status": "finished", "error": None}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and told at the end of the study
         problem = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         status |= {"status": "failed", "error": problem}
@@ -84,47 +91,34 @@ def trial_steps(spec: TrialSpec, root: Path) -> Steps:
     return status
 
 
-@functools.lru_cache(maxsize=64)
-def _prepare(env_json: str) -> tuple[EnvironmentSpec, Spaces, tuple[int, int] | None]:
-    """The spaces (with the MDP) of an environment, made once for all trials of a process."""
-    spec = validate(EnvironmentSpec, json.loads(env_json))
-    return spec, *examine(spec)
-
-
-def prepare(spec: TrialSpec) -> tuple[EnvironmentSpec, Spaces, tuple[int, int] | None]:
-    """The trial's environment specification, its spaces, and (rows, columns) where its states form a grid."""
-    return _prepare(json.dumps(spec.to_json()["env"]))
-
-
-def build_agent(spec: TrialSpec, spaces: Spaces, device: str | None = None) -> Any:
-    """The trial's agent, untrained, on `device`; default: what its configuration says."""
-    cls: Any = agent_class(spec.agent.name)
-    config = validate(cls.Config, spec.agent.config)
-    return cls(config, spaces, seed=spec.seed, device=device or resolved_device(getattr(config, "device", "cpu")))
-
-
 class _Run:
     """The objects of a running trial, and what the loop does with them."""
 
-    def __init__(self, spec: TrialSpec, folder: Path) -> None:
-        self.spec, self.folder = spec, folder
+    def __init__(self, spec: TrialSpec, root: Path) -> None:
+        self.spec, self.folder = spec, root / spec.path
         self.env_spec, self.spaces, self.shape = prepare(spec)
-        self.agent = build_agent(spec, self.spaces)
+        self.agent, self.encoder = build_agent(spec, self.spaces, root)
+        self.player = player(self.agent, self.encoder)  # takes observations as the environment gives them
         torch = sys.modules.get("torch")  # only deep agents import it: trials run in parallel, one thread each
         if torch is not None:
             torch.set_num_threads(1)
         autoreset = AutoresetMode(getattr(self.agent, "autoreset", "NextStep"))
         self.env = make_vector(self.env_spec, getattr(self.agent.config, "num_envs", 1), autoreset)
+        if self.player is not self.agent:
+            self.env = EncodeVectorObservation(self.env, self.encoder)
         self.progress = Progress()
         self.figures: dict[str, float] = {}
+        self.warnings: list[str] = []
         offset = self._resume()
-        self.logger = Logger(folder, offset=offset, purge_step=self.progress.step + 1 if offset else 0)
+        self.logger = Logger(self.folder, offset=offset, purge_step=self.progress.step + 1 if offset else 0)
         if offset == 0:
             self.logger.text("trial", f"```json\n{json.dumps(spec.to_json(), indent=1)}\n```")
-            self.logger.hparams({"agent": spec.agent.label, "env": spec.env.label, "seed": spec.seed, **spec.agent.config})
+            encoder = {"encoder": spec.encoder.label} if spec.encoder else {}
+            names = {"agent": spec.agent.label, **encoder, "env": spec.env.label, "seed": spec.seed}
+            self.logger.hparams(names | spec.agent.config)
 
     def _resume(self) -> int:
-        loaded = load_latest(self.folder / "checkpoint")
+        loaded = load_latest(self.folder / "checkpoint", self.warnings.append)
         if loaded is None:
             return 0
         _, state = loaded
@@ -132,6 +126,7 @@ class _Run:
         if state["env"] is not None:
             restore(self.env, state["env"])
         self.progress = Progress(**state["progress"])
+        count_from(self.env, self.progress.step)
         self.figures = state["figures"]
         return state["offset"]
 
@@ -154,13 +149,18 @@ class _Run:
         # At the end agents play the same episodes: equal policies get equal figures, planners' too, who take no steps.
         last = spec.planner or progress.step >= spec.steps
         seed = derive(spec.seed, "evaluation", "final" if last else progress.step)
-        self.figures = evaluate(self.agent, self.env_spec, self.spaces, episodes=spec.evaluation.episodes, seed=seed)
+        self.figures = evaluate(self.player, self.env_spec, self.spaces, episodes=spec.evaluation.episodes, seed=seed)
         if progress.best_reward is None or self.figures["mean_reward"] > progress.best_reward:
             progress.best_step, progress.best_reward = progress.step, self.figures["mean_reward"]
         return {f"eval/{key}": value for key, value in self.figures.items()}
 
     def picture(self) -> dict[str, Any]:
-        """Values and greedy policy of a grid-shaped environment."""
+        """Values and greedy policy of a grid-shaped environment; what an encoder makes of the frames that are seen."""
+        if self.encoder is not None:
+            from mpagents.encoder_pictures import reconstructions
+
+            self.progress.pictured = self.progress.step
+            return reconstructions(self.agent, self.env)
         if self.shape is None or self.spaces.mdp is None or getattr(self.agent, "recurrent", False):
             return {}  # a policy with memory is no table
         from mpagents.results.pictures import draw_grid
@@ -178,11 +178,11 @@ class _Run:
             try:
                 self.agent.load_state_dict(load_checkpoint(self.folder / "checkpoint" / f"step={step}")["agent"])
             except DamagedCheckpoint as error:
-                print(f"the best checkpoint is damaged, judging the last one: {error}", file=sys.stderr)
+                self.warnings.append(f"the best checkpoint is damaged, judging the last one: {error}")
                 step = self.progress.step
         seed = derive(self.spec.seed, "best")
         episodes = self.spec.evaluation.episodes
-        figures = evaluate(self.agent, self.env_spec, self.spaces, episodes=episodes, seed=seed)
+        figures = evaluate(self.player, self.env_spec, self.spaces, episodes=episodes, seed=seed)
         return {"step": step, **figures, "episodes": episodes}
 
     def resume_grade(self) -> str:
@@ -191,12 +191,14 @@ class _Run:
         return "episode-boundary" if grade == "exact" and self.progress.stepped and not is_exact(self.env) else grade
 
     def close(self) -> None:
-        self.logger.close()
-        self.env.close()
+        try:
+            self.logger.close()
+        finally:
+            self.env.close()
 
 
-def _train(spec: TrialSpec, folder: Path) -> Steps:
-    run = _Run(spec, folder)
+def _train(spec: TrialSpec, root: Path) -> Steps:
+    run = _Run(spec, root)
     progress, total = run.progress, spec.steps
     start, first_step = time.perf_counter() - progress.seconds, progress.step
     try:
@@ -224,6 +226,7 @@ def _train(spec: TrialSpec, folder: Path) -> Steps:
         final = {**run.figures, "episodes": spec.evaluation.episodes}
         seconds = time.perf_counter() - start
         figures = {"final": final, "best": run.best(), "resume": run.resume_grade()}
-        return {"steps": progress.step, "seconds": round(seconds, 3), **figures}
+        warnings = {"warnings": run.warnings} if run.warnings else {}
+        return {"steps": progress.step, "seconds": round(seconds, 3), **figures, **warnings}
     finally:
         run.close()

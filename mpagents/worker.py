@@ -1,4 +1,4 @@
-"""What a worker process does: trials, or trainings of generative models, one after the other, telling how far they are."""
+"""What a worker process does: trials, trainings of generative models or encoders, one by one, telling how far they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ Message = dict[str, Any]
 
 
 def _begun(values: dict[str, Any], folder: Path) -> tuple[Any, Any]:
-    """A trial's specification, or that of a training of a generative model, and its steps."""
+    """A trial's specification, or that of a training of a generative model or of a study's encoder, and its steps."""
+    if values.get("job") == "encoder":
+        from mpagents.encoder_specification import EncoderJob
+        from mpagents.encoder_stage import encoder_steps
+
+        job = EncoderJob.from_json(values)
+        return job, encoder_steps(job, folder)
     if "model" in values:
         from mpagents.fit_specification import FitSpec
         from mpagents.fitting import fit_steps

@@ -279,3 +279,57 @@ for _name, _dense, _frames in (
         Case(_name, {"shape": (8, 8, 1), **TINY_FLOW, **_frames}, "digits", GREY_DIGITS, refused=NOT_WHOLE),
         Case(_name, {"shape": (8, 8, 1), "num_classes": 10, **TINY_FLOW, **_frames}, "digits", GREY_DIGITS),
     ]
+
+
+TINY_WORLD: dict[str, Any] = {"action_size": 2, "hidden": (8,), "embedding": 8}
+TINY_RSSM: dict[str, Any] = {**TINY_WORLD, "latent_size": 3, "classes": 4, "memory": 6}
+TINY_DENOISER: dict[str, Any] = {**TINY_WORLD, "num_steps": 20, "features": 6, "channels": (4, 8), "seen": (4,)}
+SEEN: dict[str, Any] = {"shape": (8, 8, 1)}
+WALKS = {"num_steps": 5, "frames": True}
+NO_FRAMES_IN_TIME = (
+    ("single frames", torch.zeros(2, 8, 8, 1, dtype=torch.uint8), r"expected sequences \[B, T, 8, 8, 1\]"),
+    ("floats", torch.zeros(2, 5, 8, 8, 1), "expected frames as recorded"),
+    ("other lengths", torch.zeros(2, 4, 8, 8, 1, dtype=torch.uint8), r"action is .* expected \[B, T, 2\]"),
+)
+NO_VECTORS_IN_TIME = (
+    ("wider steps", torch.zeros(2, 5, 2), "or set shape"),
+    ("a missing value", torch.full((2, 5, 1), torch.nan), "not finite"),
+)
+CASES += [
+    Case("world_model", {**TINY_RSSM, **SEEN, "channels": (4, 8)}, "tests.walks:Walk", WALKS, refused=NO_FRAMES_IN_TIME),
+    Case(
+        "world_model", {**TINY_RSSM, "shape": (1,), "latent": "gaussian", "balance": None, "free_nats": 0.1},
+        "tests.walks:Walk", {**WALKS, "frames": False}, refused=NO_VECTORS_IN_TIME,
+    ),
+    Case("diffusion_world_model", {**TINY_DENOISER, **SEEN}, "tests.walks:Walk", WALKS, refused=NO_FRAMES_IN_TIME),
+    Case(
+        "diffusion_world_model", {**TINY_DENOISER, "shape": (1,), "past": 1},
+        "tests.walks:Walk", {**WALKS, "frames": False}, refused=NO_VECTORS_IN_TIME,
+    ),
+]  # fmt: skip
+
+
+TINY_TEXTS: dict[str, Any] = {"embedding": 5, "text_width": 8, "num_heads": 2, "num_layers": 1, "num_words": 11}
+CASES += [
+    Case("clip", {"shape": (64,), "hidden": (8,), "activation": "elu", **TINY_TEXTS}, "digits", **VECTORS),
+    Case("clip", {"shape": (8, 8, 1), "levels": 17, "channels": (4,), "activation": "elu", **TINY_TEXTS}, **GREY_FRAMES),
+    Case(
+        "clip",
+        {"shape": (8, 8, 3), "channels": (4,), "activation": "elu", "word_dropout": 0.2, **TINY_TEXTS, "num_layers": 2},
+        "generative.contrastive.captioned_shapes:CaptionedShapes",
+        {"side": 8},
+    ),
+]
+
+
+CASES += [
+    Case(
+        "ensemble_dynamics", {"in_features": 1, "action_size": 2, "hidden_sizes": (8,), "num_members": 3},
+        "tests.walks:Walk", {"num_steps": 5, "frames": False}, refused=NO_VECTORS_IN_TIME[1:],
+    ),
+    Case(
+        "ensemble_dynamics", {"in_features": 1, "action_size": 2, "hidden_sizes": (8, 6), "members": "own"},
+        "tests.walks:Walk", {"num_steps": 5, "frames": False},
+        refused=(("single vectors", torch.zeros(2, 1), "expected sequences"), ("wider", torch.zeros(2, 5, 2), "in_features")),
+    ),
+]  # fmt: skip

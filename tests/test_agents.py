@@ -26,6 +26,7 @@ QUICK = {
     "actor_critic": {"epochs": 2},
     "reinforce": {"value_updates": 2},
     "dqn": {"train_every": 10},
+    "imagination": {"collect_steps": 1_500, "dreams": 16, "horizon": 8, "rollouts": 2, "judged_steps": 20},
 }
 WITHOUT_MASKS = {"sb3"}  # Stable-Baselines3's algorithms know none, in training and in acting
 LEARNERS = [name for name in AGENTS if not getattr(agent_class(name), "planner", False)]

@@ -59,7 +59,7 @@ def test_checkpoint_damage_is_found_and_the_one_before_used(tmp_path, capsys, na
 
 def test_checkpoint_that_was_never_finished_does_not_count(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, 1, STATE, keep=2)
-    monkeypatch.setattr("mpagents.results.checkpoint.write_json", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("mpagents.results.checkpoint._manifest", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(tmp_path, 2, STATE, keep=2)
     assert steps(tmp_path) == [1]

@@ -361,6 +361,17 @@ def test_classifier_guidance_with_the_exact_classifier_gives_the_class_s_noise()
     assert torch.equal(classifier_guided(exact(MIXTURE, LINEAR), log_prob, LINEAR, 0.0)(x, t), exact(MIXTURE, LINEAR)(x, t))
 
 
+def test_noised_classifier_says_nothing_where_noise_drowns_the_data():
+    """Guidance moves x̂_0 by √(1−ᾱ)/√ᾱ ∇ log p(y | x_t): at the cosine's end, √ᾱ = 5e-5, a slope that is merely small bursts."""
+    torch.manual_seed(0)
+    model = generative.build("generative.diffusion.noised_classifier:NoisedClassifier", shape=(2,), num_classes=3, hidden=(32,))
+    fitted(model, MIXTURE, 20)
+    x, t = normal(50, 2).float().requires_grad_(), torch.full((50,), 1000)
+    (slope,) = torch.autograd.grad(model.log_prob_of(torch.zeros(50, dtype=torch.int64))(x, t).sum(), x)
+    moved = slope.norm(dim=1) / model.schedule_of_noise.alpha_bar[1000].sqrt()
+    assert 0 < moved.max() < 10  # units of x
+
+
 def test_noised_classifier_knows_every_noise_level():
     torch.manual_seed(0)
     config = {"shape": (2,), "num_classes": 3, "hidden": (64, 64), "schedule": "linear", "num_steps": 100, "embedding": 32}

@@ -332,7 +332,7 @@ def test_dqn_names_what_it_sees_and_never_takes_or_values_a_forbidden_action(mod
     assert Identity.taken == {0, 1, 2}
     masks = np.tile([True, True, True, False], (3, 1))
     assert agent.predict(np.arange(3), deterministic=True, action_masks=masks)[0].tolist() == [0, 1, 2]
-    q = agent._judge(np.arange(3), None)[0]
+    q = agent.acting.judge(np.arange(3), None)[0]
     assert np.allclose(q[:, :3].max(axis=1), 2.0, atol=0.3)  # 1 + γ + …; more if a forbidden value leaked into targets
 
 
@@ -341,7 +341,7 @@ def test_dqn_learns_the_values_of_two_states_bootstrapping_after_truncation(mode
     # Staying in 1 pays 2 for ever: Q*(1, 1) = 2 / (1 − γ) = 4; Q*(0, 1) = 1 + γ 4 = 3; Q*(s, 0) = s + γ Q*(0, 1).
     rate = {"start": 5e-3, "end": 0.0}
     agent = trained(vector(TwoStates, 1, mode), 900, discount=0.5, n_step=1, epsilon=1.0, learning_rate=rate)
-    q = agent._judge(np.arange(2), None)[0]
+    q = agent.acting.judge(np.arange(2), None)[0]
     assert np.allclose(q, [[1.5, 3.0], [2.5, 4.0]], atol=0.1)
     assert agent.predict(np.arange(2), deterministic=True)[0].tolist() == [1, 1]
 

@@ -208,6 +208,7 @@ def descends(pid: int, ancestor: int) -> bool:
 def test_lost_pack_blames_the_trial_that_was_running(tmp_path):
     from collections import Counter
 
+    from mpagents.results.checkpoint import save_checkpoint
     from mpagents.results.files import write_json
     from mpagents.runner import MAX_RETRIES, _lost
     from mpagents.study import Study
@@ -222,7 +223,12 @@ def test_lost_pack_blames_the_trial_that_was_running(tmp_path):
     for _ in range(MAX_RETRIES):
         assert _lost(pack, retries, RuntimeError("gone"), tmp_path, told.append) == [second, third]
     assert _lost(pack, retries, RuntimeError("gone"), tmp_path, told.append) == [third]
-    assert retries == {second.path: MAX_RETRIES + 1}
+    assert retries == {(second.path, 0): MAX_RETRIES + 1}
+    save_checkpoint(tmp_path / third.path / "checkpoint", 5, {}, keep=1)
+    for _ in range(MAX_RETRIES):
+        assert _lost({third.path: third}, retries, RuntimeError("gone"), tmp_path, told.append) == [third]
+    save_checkpoint(tmp_path / third.path / "checkpoint", 6, {}, keep=1)  # it gets on, if slowly
+    assert _lost({third.path: third}, retries, RuntimeError("gone"), tmp_path, told.append) == [third]
     assert told[-2]["status"] == failure
     assert "its worker process died 3 times: gone" in told[-1]["status"]["error"]["message"]
 

@@ -76,7 +76,7 @@ def test_study_tells_every_problem_with_its_place():
         ("envs.1.label=study.json", "envs.1.label: 'study.json' is the name of a file of results"),
         ("agents.0=os:path", "agents.0.name: agent 'os:path' is no agent: it has no Config"),
         ("agents.0=.x:Y", "agents.0.name: agent '.x:Y' should be a registered name"),
-        ("encoders=[vae]", "encoders.0: got 'vae'; expected null"),
+        ("encoders=[vea]", "encoders.0.model: unknown model 'vea'; did you mean 'vae'?"),
     ],
 )
 def test_study_refuses(override, expected):

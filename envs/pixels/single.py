@@ -24,6 +24,8 @@ class SingleEnv(gymnasium.Env):
 
     def __init__(self, torch_env: TorchEnv, render_mode: str | None = None) -> None:
         """Raises ValueError where the render mode isn't known."""
+        if not hasattr(torch_env, "render"):
+            self.metadata = {**self.metadata, "render_modes": []}
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode is {render_mode!r}; expected one of {self.metadata['render_modes']} or None")
         self.torch_env, self.render_mode = torch_env, render_mode
@@ -47,13 +49,14 @@ class SingleEnv(gymnasium.Env):
         self.state, self.reset_noise = self.torch_env.reset(self.noise() if drawn is None else drawn), None
         return self._seen()
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self.state is None:
             raise ResetNeeded("step was called before reset: call env.reset() first")
-        if not self.action_space.contains(np.int64(action)):
-            raise ValueError(f"action is {action}; expected 0 … {self.torch_env.action.num - 1}")  # type: ignore[operator]
+        action, num = np.asarray(action, self.action_space.dtype), self.torch_env.action.num
+        if not self.action_space.contains(action):
+            raise ValueError(f"action is {action}; expected {self.action_space if num is None else f'0 … {num - 1}'}")
         noise = self.noise(2)
-        self.state, reward, terminated = self.torch_env.step(self.state, torch.tensor([int(action)]), noise[0])
+        self.state, reward, terminated = self.torch_env.step(self.state, torch.from_numpy(action[None]), noise[0])
         self.reset_noise = noise[1]
         obs, info = self._seen()
         return obs, float(reward), bool(terminated), False, info
@@ -80,4 +83,6 @@ class SingleEnv(gymnasium.Env):
     def _seen(self) -> tuple[np.ndarray, dict[str, Any]]:
         assert self.state is not None
         obs = self.torch_env.observe(self.state)[0].numpy()
-        return obs, {"state": self.torch_env.truth(self.state)[0].numpy().copy()}  # type: ignore[attr-defined]
+        if not hasattr(self.torch_env, "truth"):
+            return obs, {}
+        return obs, {"state": self.torch_env.truth(self.state)[0].numpy().copy()}

@@ -2,7 +2,9 @@
 
     loss = E −log p(y | √ᾱ_t x_0 + √(1−ᾱ_t) ε, t),   t ~ Unif{1…T}
 
-(Dhariwal & Nichol 2021, §4, arXiv:2105.05233; notes §9.4.)
+(Dhariwal & Nichol 2021, §4, arXiv:2105.05233; notes §9.4.) Deviation: the network sees √ᾱ_t x_t. Where noise drowns the data,
+∇ log p(y | x_t) vanishes as √ᾱ_t, and guidance divides it by √ᾱ_t to say x̂_0: so the gradient has to vanish as fast, not
+nearly so.
 
 It is built with the shape, levels, std, schedule and num_steps of the diffusion that it is to guide:
 
@@ -22,7 +24,7 @@ from generative.autoencoders.data_form import DataForm
 from generative.autoencoders.gaussian import standard_normal
 from generative.diffusion.networks import TimedNetwork, check_sizes
 from generative.diffusion.scaling import Scaling, spread_times
-from generative.diffusion.schedules import Schedule, ScheduleName, diffused
+from generative.diffusion.schedules import Schedule, ScheduleName, at, diffused
 from generative.likelihoods import require
 from generative.model import Batch, GenerativeModel, Metrics
 from generative.networks import targets
@@ -63,7 +65,7 @@ class NoisedClassifier(GenerativeModel):
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Logits [B, num_classes] of x_t as the diffusion sees it, at steps t [B]; of frames the mean over pixels."""
-        made = self.network(x_t, t)
+        made = self.network(at(self.schedule_of_noise.alpha_bar.sqrt(), t, x_t) * x_t, t)
         return made.mean((2, 3)) if self.form.is_frames else made
 
     def log_prob_of(self, label: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

@@ -17,6 +17,7 @@ AGENTS = {
     "dqn": "mpagents.agents.dqn:DQN",
     "reinforce": "mpagents.agents.reinforce:Reinforce",
     "actor_critic": "mpagents.agents.actor_critic:ActorCritic",
+    "imagination": "mpagents.agents.imagination:Imagination",
     "sb3": "mpagents.agents.sb3:StableBaselines3",
 }
 
@@ -43,6 +44,14 @@ def agent_class(name: str) -> type:
     if missing:
         raise ValueError(f"agent {name!r} is no agent: it has no {', '.join(missing)} (see mpagents.agents.agent.Agent)")
     return found
+
+
+def check_mode(found: type, name: str, mode: str) -> None:
+    """Raise ValueError where an agent can't learn an encoder in this mode; frozen ones stand before any agent."""
+    modes = getattr(found, "encoder_modes", ())
+    if mode != "frozen" and mode not in modes:
+        able = f"expected frozen{''.join(f' or {other}' for other in modes)}"
+        raise ValueError(f"{name} can't learn an encoder in mode {mode!r}; {able}")
 
 
 def resolved_device(device: str) -> str:

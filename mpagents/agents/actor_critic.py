@@ -8,7 +8,8 @@ The notes' form is `rollout_steps: 1, gae_lambda: 0`, with the sign of ascent, l
 descent. A2C (Mnih et al. 2016, arXiv:1602.01783) is `rollout_steps: 5, gae_lambda: 1, epochs: 1, clip_ratio: null,
 optimiser: rmsprop, learning_rate: 7e-4, normalise_advantage: false`; PPO (Schulman et al. 2017, arXiv:1707.06347) is several
 `epochs` over a rollout with a `clip_ratio`. `recurrent` puts an LSTM between torso and heads: its state is kept for each
-environment, forgotten where an episode begins, and run anew over whole rollouts when learning.
+environment, forgotten where an episode begins, and run anew over whole rollouts when learning. An `encoder` that learns
+(mpagents.encoders) is part of the network; in mode joint its own loss is added (deep/auxiliary.py).
 
 Deviations: values and old log-probabilities are computed for whole rollouts before learning, by the parameters that acted;
 moments of observations change after an update, so that acting and learning normalise alike.
@@ -29,10 +30,11 @@ from mpagents.agents.agent import Metrics, Spaces
 from mpagents.configuration import NonNegative, Positive, PositiveInt, UnitInterval
 from mpagents.deep import optimisers
 from mpagents.deep.acting import Acting, training_metrics
+from mpagents.deep.auxiliary import Auxiliary
 from mpagents.deep.collection import Collector
 from mpagents.deep.compiling import Compile, graph, resolve
 from mpagents.deep.flat_parameters import FlatParameters
-from mpagents.deep.fused import rollout as rollout_of
+from mpagents.deep.fused import iteration
 from mpagents.deep.losses import clipped_ratio, explained_variance, normalised, policy_gradient, value_loss, weighted_mean
 from mpagents.deep.normalisation import ObservationScale, RewardScale
 from mpagents.deep.observations import ObservationCodec, check_observation
@@ -42,7 +44,7 @@ from mpagents.deep.returns import gae
 from mpagents.deep.rollout import Batch, Rollout, as_columns, masks_of, minibatches, successors
 from mpagents.schedules import Schedule, numbers, scheduled
 from mpagents.seeding import derive
-from mpagents.torch_env import TorchEnv, TorchVectorEnv, Walk
+from mpagents.torch_env import TorchVectorEnv
 
 Parts = dict[str, Tensor]  # of a loss, and how well it went; each 0-dim
 DECAYING = Schedule(start=1e-3, end=0.0)
@@ -50,6 +52,8 @@ DECAYING = Schedule(start=1e-3, end=0.0)
 
 class ActorCritic:
     """Policy gradient with a learned value: one-step TD, A2C and PPO; Gaussian and softmax policies; LSTM."""
+
+    encoder_modes = ("finetune", "joint")
 
     @dataclass(frozen=True)
     class Config:
@@ -91,12 +95,12 @@ class ActorCritic:
         self.config, self.spaces, self.device = config, spaces, torch.device(device)
         self.recurrent, self.single_update = bool(config.recurrent), config.epochs == config.minibatches == 1
         self.plain = not (config.recurrent or config.normalise_rewards or config.normalise_observations)
-        self.codec, self.head = ObservationCodec(spaces.observation), policy_head(spaces.action)
+        self.codec, self.head = ObservationCodec(spaces.observation, encoder), policy_head(spaces.action)
         sizes = Sizes(config.hidden_sizes, config.activation, int(config.recurrent), config.initial_log_std)
         start = torch.Generator().manual_seed(derive(seed, "network"))
         self.network = PolicyValueNetwork(self.codec, self.head, sizes, start).to(self.device)
         self.flat = FlatParameters(self.network)
-        self.parameters = self.flat.vector
+        self.parameters, self.auxiliary = self.flat.vector, Auxiliary(self.flat, self.codec, seed)
         self.moments = (optimisers.adam_state if config.optimiser == "adam" else optimisers.rmsprop_state)(self.parameters)
         self.learning_rate = torch.zeros((), device=self.device)
         self.reward_scale = RewardScale(spaces.discount)
@@ -138,6 +142,8 @@ class ActorCritic:
         entropy = weighted_mean(self.head.entropy(output), weight)
         error = value_loss(value, batch["return"], weight)
         total = policy + config.value_coefficient * error - config.entropy_coefficient * entropy
+        if self.auxiliary.active:
+            total = total + self.auxiliary(parameters, batch["obs"])
         return total, parts | {"policy_loss": policy.detach(), "value_loss": error.detach(), "entropy": entropy.detach()}
 
     def update(self, parameters: Tensor, moments: dict, learning_rate: Tensor, batch: Batch, state: State) -> Parts:
@@ -147,14 +153,6 @@ class ActorCritic:
         step = optimisers.adam if self.config.optimiser == "adam" else optimisers.rmsprop
         step(parameters, clipped, moments, learning_rate, eps=1e-5)
         return {"loss": total, "gradient_norm": norm, **parts}
-
-    def iteration(
-        self, env: TorchEnv, parameters: Tensor, moments: dict, learning_rate: Tensor, walk: Walk, *noise: Tensor
-    ) -> tuple[Parts, Walk, Tensor, Tensor]:
-        """A rollout of a torch environment and its update: (metrics, where it stands, reward and ends [T, n])."""
-        batch, walk = rollout_of(self.flat, parameters, self.head, env, walk, *noise)
-        metrics = self.update(parameters, moments, learning_rate, batch, ())
-        return metrics, walk, batch["reward"], batch["terminated"] | batch["truncated"]
 
     def learn(self, rollout: Batch, state: State) -> Parts:
         """All of the learning from one rollout."""
@@ -192,18 +190,19 @@ class ActorCritic:
                     self.scale.update(rollout.obs, rollout.flags["valid"])
             steps = collector.num_steps
             if steps // config.log_every > before // config.log_every or steps >= num_steps:
-                yield steps, collector.metrics() | training_metrics(metrics, self.learning_rate.item(), steps)
+                told = training_metrics(metrics, self.learning_rate, steps)
+                yield steps, collector.metrics() | told | self.auxiliary.metrics()
 
     def _prepare(self, env: Any, num_steps: int) -> None:
         config, spaces = self.config, self.spaces
         updates = num_steps // (env.num_envs * config.rollout_steps) * config.epochs * config.minibatches
-        use = resolve(config.compile, updates)
+        use = self.codec.encoder is None and resolve(config.compile, updates)  # generative models look at their data
         computed = asdict(replace(config, learning_rate=0.0, log_every=1))  # what a graph depends on
         key = str(spaces.observation), str(spaces.action), spaces.discount, str(computed)
         self._update = graph(self.update, ("actor-critic update", *key), use)
         self.acting.compile(key, use)
         if isinstance(env, TorchVectorEnv):
-            self._iteration = graph(partial(self.iteration, env.torch_env), ("iteration", env.torch_env, *key), use)
+            self._iteration = graph(partial(iteration, self, env.torch_env), ("iteration", env.torch_env, *key), use)
 
     def _iterate(self, env: Any, rollout: Rollout) -> Parts:
         """Collect and learn in one graph."""
@@ -215,11 +214,10 @@ class ActorCritic:
 
     def _collect(self, rollout: Rollout, num_steps: int) -> Batch:
         """Fill a rollout, or less where the budget ends."""
-        flags, noise = rollout.flags, self.head.noise(rollout.reward.shape, self.rng).to(self.device)
+        noise = self.head.noise(rollout.reward.shape, self.rng).to(self.device)
         self.state = rollout.fill(self.collector, self.acting, self.state, noise, num_steps)
         if self.config.normalise_rewards:
-            ended = flags["terminated"] | flags["truncated"]
-            rollout.reward[:] = self.reward_scale(rollout.reward, ended, flags["valid"])
+            self.reward_scale.rescale(rollout)
         return rollout.tensors(self.device, scale=self.scale)
 
     def predict(
@@ -233,7 +231,7 @@ class ActorCritic:
             "parameters": self.parameters, "moments": self.moments, "state": list(self.state),
             "reward_scale": self.reward_scale.state_dict(), "collector": self.collector.state_dict(),
             "scale": None if self.scale is None else self.scale.state_dict(),
-            "rng": self.rng.get_state(), "predict_rng": self.acting.rng.get_state(),
+            "rng": self.rng.get_state(), "predict_rng": self.acting.rng.get_state(), "auxiliary": self.auxiliary.state_dict(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
@@ -244,5 +242,6 @@ class ActorCritic:
         self.state = tuple(part.to(self.device) for part in state["state"])
         self.reward_scale.load_state_dict(state["reward_scale"])
         self.collector.load_state_dict(state["collector"])
+        self.auxiliary.load_state_dict(state.get("auxiliary"))
         self.rng.set_state(state["rng"])
         self.acting.rng.set_state(state["predict_rng"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -26,6 +26,13 @@ class Spaces:
     max_episode_steps: int | None = None  # the time limit of `mdp`
 
 
+def encoded_spaces(spaces: Spaces, encoder: Any) -> Spaces:
+    """What an agent is built from that sees through a frozen encoder; one that learns the encoder sees all itself."""
+    if encoder is None or encoder.mode != "frozen":
+        return spaces
+    return replace(spaces, observation=encoder.space(spaces.observation), mdp=None, max_episode_steps=None)
+
+
 class Agent(Protocol):
     """An agent is built from spaces, not from an environment, so that a checkpoint alone is enough to act.
 
@@ -33,6 +40,8 @@ class Agent(Protocol):
     an agent has it, exact regret averages over ties; elsewhere `predict(…, deterministic=True)` is the policy.
     `state_values() -> [S]`, what a tabular agent believes its states are worth, for pictures.
     A class attribute `planner = True` marks agents that plan on `spaces.mdp`: they count sweeps, not environment steps.
+    `encoder_modes`, e.g. ("finetune", "joint"), tells how an agent can learn an `encoder` (see `mpagents.encoders`) that it is
+    built with; it makes it part of its network and its checkpoint. Frozen encoders stand before the agent, which sees codes.
     """
 
     Config: ClassVar[type]

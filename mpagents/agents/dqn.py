@@ -8,6 +8,7 @@
 `double`: van Hasselt et al. 2016; `dueling`: Wang et al. 2016; `prioritised`: Schaul et al. 2016; `n_step`: Sutton & Barto
 2018, §7.1, uncorrected for exploration as in Rainbow (Hessel et al. 2018, arXiv:1710.02298).
 
+An `encoder` that learns (mpagents.encoders) is part of the network; in mode joint its own loss is added (deep/auxiliary.py).
 Only termination stops the bootstrap. All counts are environment steps, whatever num_envs is. Until `learning_starts`
 actions are random. An update and the values that the next actions are chosen by are one graph where `compile` says so.
 Deviations: the notes take the greedy action of the target network, which is `double: false`; Adam, not RMSprop.
@@ -28,15 +29,17 @@ from mpagents.agents.agent import Metrics, Spaces
 from mpagents.configuration import NonNegative, NonNegativeInt, Positive, PositiveInt, UnitInterval
 from mpagents.deep import optimisers, targets
 from mpagents.deep.acting import require_finite
-from mpagents.deep.collection import Collector, Stored
+from mpagents.deep.auxiliary import Auxiliary
+from mpagents.deep.collection import Collector
 from mpagents.deep.compiling import Compile, graph, resolve
-from mpagents.deep.exploration import epsilon_greedy, epsilon_greedy_probabilities
+from mpagents.deep.exploration import epsilon_greedy
 from mpagents.deep.flat_parameters import FlatParameters
 from mpagents.deep.observations import ObservationCodec, check_observation
 from mpagents.deep.prioritised import Priorities
 from mpagents.deep.q_network import QNetwork
 from mpagents.deep.replay import Batch, Replay, leaves_of
 from mpagents.deep.replay_memory import available_memory, bytes_per_slot, check_memory
+from mpagents.deep.valuing import Valuing
 from mpagents.schedules import Schedule, numbers, scheduled
 from mpagents.seeding import derive, generator, generator_state, restore_generator
 
@@ -47,6 +50,8 @@ ANNEALED = Schedule(start=0.4, end=1.0)
 
 class DQN:
     """Deep Q-learning for Discrete actions."""
+
+    encoder_modes = ("finetune", "joint")
 
     @dataclass(frozen=True)
     class Config:
@@ -87,11 +92,12 @@ class DQN:
         assert isinstance(spaces.action, Discrete)
         self.config, self.spaces, self.device = config, spaces, torch.device(device)
         self.num_actions, self.first_action = int(spaces.action.n), int(spaces.action.start)
-        self.codec = ObservationCodec(spaces.observation)
+        self.codec = ObservationCodec(spaces.observation, encoder)
         start = torch.Generator().manual_seed(derive(seed, "network"))
         shape = self.codec, self.num_actions, config.hidden_sizes, config.activation, config.dueling
         self.flat = FlatParameters(QNetwork(*shape, start).to(self.device))
         self.parameters, self.target = self.flat.vector, self.flat.vector.clone()
+        self.auxiliary = Auxiliary(self.flat, self.codec, seed)
         self.moments = optimisers.adam_state(self.parameters)
         self.learning_rate = torch.zeros((), device=self.device)
         priorities = Priorities(config.alpha) if config.prioritised else None
@@ -99,8 +105,8 @@ class DQN:
         self.replay = Replay(self.codec, size, spaces.discount, config.n_step, frame_stack=stack, priorities=priorities)
         self.collector = Collector(self.codec, derive(seed, "environment"))
         self.rng = generator(seed, "learner")  # exploration and batches
-        self.predict_rng = generator(seed, "predict")
-        self.epsilon = 1.0
+        self.acting = Valuing(self.codec, self.flat, spaces.action, seed, self.device)
+        self.action_probabilities = self.acting.action_probabilities
         self.q: np.ndarray | None = None  # [n, A], what the network tells of the observation that the collector holds
         self.sums = torch.zeros(3, device=self.device)  # of loss, mean Q and gradient norm since they were last logged
         self.compiled: bool | None = None  # resolved when training begins, and kept
@@ -118,6 +124,8 @@ class DQN:
         q = targets.value_of(self.flat(parameters, leaves_of(batch, "obs.")), batch["action"])
         losses = targets.huber(y - q) if self.config.huber else targets.half_square(y - q)
         loss = (losses * batch["weight"]).mean() if "weight" in batch else losses.mean()
+        if self.auxiliary.active:
+            loss = loss + self.auxiliary(parameters, leaves_of(batch, "obs."))
         return loss, ((y - q).detach(), q.detach().mean())
 
     def update(
@@ -154,9 +162,9 @@ class DQN:
         """ε-greedy actions [n], a draw for each environment; random ones until learning starts."""
         collector = self.collector
         noise = self.rng.random((2, len(collector.first)))
-        epsilon = 1.0 if collector.num_steps < self.config.learning_starts else self.epsilon
+        epsilon = 1.0 if collector.num_steps < self.config.learning_starts else self.acting.epsilon
         if self.q is None and (noise[0] >= epsilon).any():
-            self.q = self._values(self.parameters, self._tensors(collector.obs)).cpu().numpy()
+            self.q = self._values(self.parameters, self.acting.tensors(collector.obs)).cpu().numpy()
         return epsilon_greedy(self.q, epsilon, noise, self.num_actions, collector.action_mask)
 
     def train(self, env: Any, num_steps: int) -> Iterator[tuple[int, Metrics]]:
@@ -168,7 +176,7 @@ class DQN:
         updates = 0
         while collector.num_steps < num_steps:
             before, obs, first, mask = collector.num_steps, collector.obs, collector.first, collector.action_mask
-            self.epsilon = scheduled.py_func(epsilon, before)
+            self.acting.epsilon = scheduled.py_func(epsilon, before)
             action = self.act()
             transition = collector.step(action + self.first_action)
             self.replay.add(obs, action, transition, first, mask)
@@ -190,7 +198,8 @@ class DQN:
         self.collector.attach(env)
         self.q = self.q if self.collector.obs is seen else None  # None: the environment was reset
         if self.compiled is None:
-            self.compiled = resolve(config.compile, num_steps // config.train_every * config.updates)
+            plain = self.codec.encoder is None  # generative models look at their data as they go
+            self.compiled = plain and resolve(config.compile, num_steps // config.train_every * config.updates)
         use = self.compiled
         computed = asdict(replace(config, learning_rate=0.0, epsilon=0.0, beta=0.0, log_every=1))  # what a graph depends on
         key = str(self.spaces.observation), self.num_actions, str(computed)
@@ -198,43 +207,27 @@ class DQN:
 
     def _metrics(self, updates: int) -> dict[str, Any]:
         """What is logged; the means since it last was."""
-        metrics = self.collector.metrics() | {"rollout/exploration_rate": self.epsilon}
+        metrics = self.collector.metrics() | {"rollout/exploration_rate": self.acting.epsilon}
         if updates:
             loss, q, norm = self.sums / updates
             self.sums.zero_()
             require_finite(loss, self.collector.num_steps)
-            metrics |= {"train/loss": loss, "train/q_mean": q, "train/gradient_norm": norm}
+            metrics |= {"train/loss": loss, "train/q_mean": q, "train/gradient_norm": norm} | self.auxiliary.metrics()
             metrics["train/learning_rate"] = self.learning_rate.item()
         return metrics
-
-    def _tensors(self, stored: Stored) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(leaf).to(self.device) for name, leaf in stored.items()}
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False,
         action_masks: Any = None,
     ) -> tuple[np.ndarray, Any]:  # fmt: skip
-        """Greedy actions [n]; not `deterministic`: ε-greedy ones with the current ε."""
-        q, mask = self._judge(observation, action_masks)
-        noise = np.ones((2, len(q))) if deterministic else self.predict_rng.random((2, len(q)))
-        return epsilon_greedy(q, self.epsilon, noise, self.num_actions, mask) + self.first_action, state
-
-    def action_probabilities(self, observation: Any, deterministic: bool = True, action_masks: Any = None) -> np.ndarray:
-        """[n, A]: 1 for the greedy action; not `deterministic`: of the ε-greedy policy with the current ε."""
-        q, mask = self._judge(observation, action_masks)
-        return epsilon_greedy_probabilities(q, 0.0 if deterministic else self.epsilon, mask)
-
-    def _judge(self, observation: Any, action_masks: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """(Q [n, A], masks [n, A] or None)."""
-        with torch.inference_mode():
-            q = self.flat(self.parameters, self._tensors(self.codec.store(observation))).cpu().numpy()
-        return q, None if action_masks is None else np.asarray(action_masks).astype(np.bool_).reshape(q.shape)
+        return self.acting.predict(observation, state, episode_start, deterministic, action_masks)
 
     def state_dict(self) -> dict:
         return {
             "parameters": self.parameters, "target": self.target, "moments": self.moments, "replay": self.replay.state_dict(),
-            "collector": self.collector.state_dict(), "rng": generator_state(self.rng), "epsilon": self.epsilon, "q": self.q,
-            "predict_rng": generator_state(self.predict_rng), "compiled": self.compiled,
+            "collector": self.collector.state_dict(), "rng": generator_state(self.rng), "q": self.q,
+            "epsilon": self.acting.epsilon, "predict_rng": generator_state(self.acting.rng), "compiled": self.compiled,
+            "auxiliary": self.auxiliary.state_dict(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
@@ -242,7 +235,8 @@ class DQN:
         self.target.copy_(state["target"])
         optimisers.load_state(self.moments, state["moments"])
         self.replay.load_state_dict(state["replay"])
+        self.auxiliary.load_state_dict(state.get("auxiliary"))
         self.collector.load_state_dict(state["collector"])
-        self.epsilon, self.q, self.compiled = state["epsilon"], state["q"], state["compiled"]
+        self.acting.epsilon, self.q, self.compiled = state["epsilon"], state["q"], state["compiled"]
         restore_generator(self.rng, state["rng"])
-        restore_generator(self.predict_rng, state["predict_rng"])
+        restore_generator(self.acting.rng, state["predict_rng"])

@@ -9,7 +9,8 @@ An update follows as soon as `episodes` episodes have ended, in any of the envir
 before, so every reward to go is earned by the policy that is updated, also in episodes that began under an older one. What
 wasn't seen to its termination (an episode cut by a time limit, or still running at the update) is bootstrapped by the
 baseline, V of the true final observation or the mean; without a baseline its steps are dropped. Nothing is treated as
-terminated that wasn't.
+terminated that wasn't. An `encoder` that learns (mpagents.encoders) is part of the network; in mode joint its own loss is added
+to the policy's.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 from mpagents.agents.agent import Metrics, Spaces
 from mpagents.configuration import NonNegative, Positive, PositiveInt, UnitInterval
 from mpagents.deep.acting import Acting, training_metrics
+from mpagents.deep.auxiliary import Auxiliary
 from mpagents.deep.collection import Collector
 from mpagents.deep.flat_parameters import FlatParameters
 from mpagents.deep.losses import normalised, policy_gradient, value_loss, weighted_mean
@@ -42,6 +44,8 @@ DECAYING = Schedule(start=3e-3, end=0.0)
 
 class Reinforce:
     """Monte Carlo policy gradient (REINFORCE) with no baseline, a running mean or a learned value."""
+
+    encoder_modes = ("finetune", "joint")
 
     @dataclass(frozen=True)
     class Config:
@@ -68,12 +72,13 @@ class Reinforce:
 
     def __init__(self, config: Config, spaces: Spaces, *, seed: int, encoder: Any = None, device: str = "cpu") -> None:
         self.config, self.spaces, self.device = config, spaces, torch.device(device)
-        self.codec, self.head = ObservationCodec(spaces.observation), policy_head(spaces.action)
+        self.codec, self.head = ObservationCodec(spaces.observation, encoder), policy_head(spaces.action)
         sizes = Sizes(config.hidden_sizes, config.activation, initial_log_std=config.initial_log_std)
         start = torch.Generator().manual_seed(derive(seed, "network"))
         self.network = PolicyValueNetwork(self.codec, self.head, sizes, start).to(self.device)
         self.flat = FlatParameters(self.network)
         self.parameters = self.flat.vector
+        self.auxiliary = Auxiliary(self.flat, self.codec, seed)
         self.moments = {part: adam_state(self.parameters) for part in ("policy", "value")}
         self.mean_return: float | None = None
         self.rng = torch.Generator().manual_seed(derive(seed, "train"))
@@ -108,6 +113,8 @@ class Reinforce:
         log_prob = self.head.log_prob(output, batch["action"])
         entropy = weighted_mean(self.head.entropy(output), batch["weight"])
         loss = policy_gradient(log_prob, batch["advantage"], batch["weight"])
+        if self.auxiliary.active:
+            loss = loss + self.auxiliary(parameters, batch["obs"])
         return loss - self.config.entropy_coefficient * entropy, entropy.detach()
 
     def value_loss(self, parameters: Tensor, batch: Batch) -> tuple[Tensor, None]:
@@ -146,7 +153,8 @@ class Reinforce:
             learning_rate = float(scheduled.py_func(rate, collector.num_steps))
             metrics = self.learn(self._collect(rollout, num_steps), learning_rate)
             steps = collector.num_steps
-            yield steps, collector.metrics() | training_metrics(metrics, learning_rate, steps)
+            told = training_metrics(metrics, learning_rate, steps) | self.auxiliary.metrics()
+            yield steps, collector.metrics() | told
 
     def _collect(self, rollout: Rollout, num_steps: int) -> Batch:
         """Step until `episodes` have ended, or the budget has."""
@@ -172,6 +180,7 @@ class Reinforce:
         return {
             "parameters": self.parameters, "moments": self.moments, "mean_return": self.mean_return,
             "collector": self.collector.state_dict(), "rng": self.rng.get_state(), "predict_rng": self.acting.rng.get_state(),
+            "auxiliary": self.auxiliary.state_dict(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
@@ -180,5 +189,6 @@ class Reinforce:
             load_state(moments, state["moments"][part])
         self.mean_return = state["mean_return"]
         self.collector.load_state_dict(state["collector"])
+        self.auxiliary.load_state_dict(state.get("auxiliary"))
         self.rng.set_state(state["rng"])
         self.acting.rng.set_state(state["predict_rng"])

@@ -6,7 +6,8 @@ weights to the bit (tested). A budget that isn't a multiple of a rollout is over
 
 Deviations: global random generators are swapped for the agent's own while it learns, so nothing else's draws change a
 run. Resume is `approximate`: networks, optimisers, counts and generators are saved, the replay buffer isn't. After a resume
-off-policy algorithms collect as much again as they did before learning, and episodes begin anew. Masks are ignored.
+off-policy algorithms collect as much again as they did before learning, and episodes begin anew. Masks are ignored. An
+`encoder` in mode finetune becomes the policy's features extractor.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class StableBaselines3:
 
     resume = "approximate"
     autoreset = "SameStep"
+    encoder_modes = ("finetune",)
 
     @dataclass(frozen=True)
     class Config:
@@ -67,7 +69,7 @@ class StableBaselines3:
 
         self.config, self.spaces, self._seed = config, spaces, seed
         self._randomness, self._predict_randomness = GlobalRandomness(seed), GlobalRandomness(derive(seed, "predict"))
-        self.model, self._env = _build(config, spaces, self._randomness, derive(seed, "sb3"), device)
+        self.model, self._env = _build(config, spaces, self._randomness, derive(seed, "sb3"), device, encoder=encoder)
         self._learn_from = 0  # environment steps: after a resume, when the replay buffer is filled again
 
     def predict(
@@ -174,8 +176,9 @@ def _check_spaces(algorithm: str, spaces: Spaces) -> None:
 
 
 def _build(
-    config: StableBaselines3.Config, spaces: Spaces, randomness: Any, seed: int, device: str, trial: bool = False
-) -> tuple[Any, Any]:
+    config: StableBaselines3.Config, spaces: Spaces, randomness: Any, seed: int, device: str, trial: bool = False,
+    encoder: Any = None,
+) -> tuple[Any, Any]:  # fmt: skip
     """(model, the environment that it steps); a `trial` one has no replay buffer to speak of."""
     import stable_baselines3
 
@@ -185,6 +188,11 @@ def _build(
     arguments = keywords(config.settings, spaces.action)
     if trial and config.algorithm not in ("A2C", "PPO"):
         arguments["buffer_size"] = config.num_envs
+    if encoder is not None:
+        from mpagents.sb3_extractor import EncoderExtractor
+
+        extractor = {"features_extractor_class": EncoderExtractor, "features_extractor_kwargs": {"encoder": encoder}}
+        arguments["policy_kwargs"] = {**arguments.get("policy_kwargs", {}), **extractor}
     policy = policy_for(spaces.observation) if config.policy == "auto" else config.policy
     env = SameStepVecEnv(spaces, config.num_envs)
     algorithm = getattr(stable_baselines3, config.algorithm)

@@ -91,11 +91,11 @@ class Acting:
         return output.double().softmax(dim=-1).cpu().numpy()
 
 
-def training_metrics(metrics: dict[str, Tensor], learning_rate: float, num_steps: int) -> dict[str, Any]:
+def training_metrics(metrics: dict[str, Tensor], learning_rate: float | Tensor, num_steps: int) -> dict[str, Any]:
     """Named as they are logged. Raises FloatingPointError where learning has gone wrong."""
     if "loss" in metrics:
         require_finite(metrics["loss"], num_steps)
-    return {f"train/{name}": value for name, value in metrics.items()} | {"train/learning_rate": learning_rate}
+    return {f"train/{name}": value for name, value in metrics.items()} | {"train/learning_rate": float(learning_rate)}
 
 
 def require_finite(loss: Tensor, num_steps: int) -> None:

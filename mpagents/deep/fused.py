@@ -33,3 +33,12 @@ def rollout(
     batch: Batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     leaves = {"obs": {"": batch.pop("observed")}, "next_obs": {"": batch.pop("next_obs")}}
     return batch | leaves | {"valid": torch.ones_like(batch["first"])}, walk
+
+
+def iteration(
+    agent: Any, env: TorchEnv, parameters: Tensor, moments: dict, learning_rate: Tensor, walk: Walk, *noise: Tensor
+) -> tuple[dict[str, Tensor], Walk, Tensor, Tensor]:
+    """A rollout and an agent's update from it: (metrics, where the environments stand, reward and ends [T, n])."""
+    batch, walk = rollout(agent.flat, parameters, agent.head, env, walk, *noise)
+    metrics = agent.update(parameters, moments, learning_rate, batch, ())
+    return metrics, walk, batch["reward"], batch["terminated"] | batch["truncated"]

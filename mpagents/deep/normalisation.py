@@ -6,6 +6,8 @@ batch (Chan, Golub & LeVeque 1983). Engstrom et al. 2020, arXiv:2005.12729, tell
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mpagents.deep.collection import Stored
@@ -17,11 +19,12 @@ LIMIT = 10.0  # standard deviations; what lies beyond is clipped
 class ObservationScale:
     """Scales the float parts of observations to mean 0 and standard deviation 1, each number on its own.
 
-    Frames and members of finite sets stay as they are. Moments change by `update` only, once a rollout.
+    Frames, members of finite sets and what an encoder sees stay as they are. Moments change by `update` only, once a rollout.
     """
 
     def __init__(self, codec: ObservationCodec) -> None:
-        shapes = {name: leaf.shape[1:] for name, leaf in codec.empty(1).items() if leaf.dtype == np.float32}
+        floats = {name: leaf for name, leaf in codec.empty(1).items() if leaf.dtype == np.float32 and name != codec.encoded}
+        shapes = {name: leaf.shape[1:] for name, leaf in floats.items()}
         self.moments = {name: (np.zeros(shape), np.ones(shape), 0.0) for name, shape in shapes.items()}
 
     def __call__(self, stored: Stored) -> Stored:
@@ -77,6 +80,11 @@ class RewardScale:
             self.moments = merged(self.moments, (float(seen.mean()), float(seen.var()), float(seen.size)))
         scaled = reward / np.sqrt(self.moments[1] + 1e-8)
         return np.clip(scaled, -LIMIT, LIMIT).astype(np.float32)
+
+    def rescale(self, rollout: Any) -> None:
+        """The same of a `Rollout`, in place."""
+        flags = rollout.flags
+        rollout.reward[:] = self(rollout.reward, flags["terminated"] | flags["truncated"], flags["valid"])
 
     def state_dict(self) -> dict:
         return {"moments": self.moments, "return": self._return}

@@ -2,11 +2,13 @@
 
 Stored: a dict of arrays, one for each leaf of the space (the key is "" for a space that isn't nested): uint8 for frames,
 int64 for numbers of finite sets, float32 for the rest. Given to a network: (`vector` float32 [B, D] or None, `image` float32
-[B, C, H, W] in [0, 1] or None); members of finite sets are one-hot, so a deep agent can stand beside tabular ones.
+[B, C, H, W] in [0, 1] or None); members of finite sets are one-hot, so a deep agent can stand beside tabular ones. An encoder
+that learns with its agent gives codes in the place of the leaf that it sees, which is stored as it is.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium as gym
@@ -47,14 +49,22 @@ def check_observation(space: gym.Space) -> None:
 
 
 class ObservationCodec:
-    """Stores and prepares the observations of one space."""
+    """Stores and prepares the observations of one space; through an `encoder` of its own, a copy, where one is given."""
 
-    def __init__(self, space: gym.Space) -> None:
+    def __init__(self, space: gym.Space, encoder: Any = None) -> None:
         check_observation(space)
         self.leaves = leaves(space)
+        self.encoder = copy.deepcopy(encoder)
+        self.encoded: str | None = None if encoder is None else encoder.settings.key or ""  # the leaf that it sees
+        plain = {name: leaf for name, leaf in self.leaves.items() if name != self.encoded}
+        self.vector_leaves = {name: leaf for name, leaf in plain.items() if not is_image(leaf)}
+        self.image_leaves = {name: leaf for name, leaf in plain.items() if is_image(leaf)}
         self._places = [(name, [p for p in name.split(".") if p], _storage_type(leaf)) for name, leaf in self.leaves.items()]
-        self.vector_size = sum(_width(leaf) for leaf in self.leaves.values() if not is_image(leaf))
-        shapes = [_channels_first(leaf.shape) for leaf in self.leaves.values() if is_image(leaf) and leaf.shape]
+        self.vector_size = sum(_width(leaf) for leaf in self.vector_leaves.values())
+        if encoder is not None:
+            encoder.space(space)  # raises where it can't see this one
+            self.vector_size += encoder.out_features
+        shapes = [_channels_first(leaf.shape) for leaf in self.image_leaves.values() if leaf.shape]
         if len({shape[1:] for shape in shapes}) > 1:
             raise ValueError(f"images have sizes {[shape[1:] for shape in shapes]}; expected one size")
         self.image_shape = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes else None
@@ -79,8 +89,10 @@ class ObservationCodec:
 
     def prepare(self, stored: Observation) -> tuple[Tensor | None, Tensor | None]:
         """(vector [B, D], image [B, C, H, W]) for a network; pure, so that it can be compiled."""
-        vectors = [_vector(stored[name], leaf) for name, leaf in self.leaves.items() if not is_image(leaf)]
-        images = [_image(stored[name], leaf) for name, leaf in self.leaves.items() if is_image(leaf)]
+        vectors = [_vector(stored[name], leaf) for name, leaf in self.vector_leaves.items()]
+        images = [_image(stored[name], leaf) for name, leaf in self.image_leaves.items()]
+        if self.encoded is not None:
+            vectors.append(self.encoder(stored[self.encoded])[0])
         vector = torch.cat(vectors, dim=1) if len(vectors) > 1 else (vectors[0] if vectors else None)
         image = torch.cat(images, dim=1) if len(images) > 1 else (images[0] if images else None)
         return vector, image

@@ -47,6 +47,7 @@ class PolicyValueNetwork(nn.Module):
         self.log_std = None
         if head.continuous:
             self.log_std = nn.Parameter(torch.full((head.out_features,), sizes.initial_log_std))
+        self.encoder = codec.encoder  # both torsos see through it, and its parameters are the network's
         self.requires_grad_(False)  # gradients are taken by torch.func, of parameters passed in
 
     def forward(self, observation: Observation, first: Tensor, state: State) -> tuple[Tensor, Tensor, State]:

@@ -39,6 +39,7 @@ class QNetwork(nn.Module):
         self.advantage = linear(self.torso.out_features, num_actions, 1.0, generator)
         self.value = linear(self.torso.out_features, 1, 1.0, generator) if dueling else None
         spread_kinks(self, generator)
+        self.encoder = codec.encoder  # its parameters are the network's
 
     def forward(self, observation: Observation) -> Tensor:
         features = self.torso(observation)

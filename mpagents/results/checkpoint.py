@@ -5,7 +5,8 @@
     checkpoint/step=5000/manifest.json          written last: SHA-256 of each file
 
 A checkpoint is made in a temporary folder, flushed and renamed, so an interrupted one never counts. Loading verifies every
-hash; a damaged checkpoint is named and the one before it is used.
+hash, and the manifest to the byte; a damaged checkpoint is named and the one before it is used. Where all are damaged, that's
+refused: nobody's work is silently begun anew.
 """
 
 from __future__ import annotations
@@ -13,17 +14,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-from mpagents.results.files import sync_folder, write_atomically, write_json
+from mpagents.results.files import sync_folder, write_atomically
 
 FORMAT = 1
+# What reading damaged or hostile files raises; RecursionError and MemoryError where JSON is nested or sizes lie.
+UNREADABLE = (
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError,
+    safetensors.SafetensorError,
+)  # fmt: skip
 
 
 class DamagedCheckpoint(ValueError):
@@ -32,29 +40,49 @@ class DamagedCheckpoint(ValueError):
 
 def save_checkpoint(folder: Path, step: int, state: dict, *, keep: int, best: int | None = None) -> Path:
     """Write `folder`/step=<step>, then delete all but the last `keep` checkpoints and that of step `best`."""
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link; expected a folder: checkpoints are written within the study's folder")
     target = folder / f"step={step}"
     temporary = folder / f".step={step}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    arrays: dict[str, np.ndarray] = {}
-    tensors: dict[str, Any] = {}
-    tree = _without_arrays(state, arrays, tensors, "")
-    write_atomically(temporary / "state.json", json.dumps(tree, allow_nan=False))
-    write_atomically(temporary / "arrays.safetensors", safetensors.numpy.save(arrays))
-    if tensors:
-        from safetensors.torch import save
-
-        write_atomically(temporary / "tensors.safetensors", save(tensors))
-    hashes = {file.name: _hash(file) for file in sorted(temporary.iterdir())}
-    write_json(temporary / "manifest.json", {"format": FORMAT, "step": step, "sha256": hashes})
-    shutil.rmtree(target, ignore_errors=True)
+    try:
+        _write(temporary, step, state)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk isn't filled further
+        raise
+    if target.exists():  # taken before and found damaged, or never left; meanwhile the temporary one, whole, counts
+        sync_folder(folder)
+        shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     sync_folder(folder)
-    kept = sorted(steps(folder))[-keep:]
+    kept = [found for found in steps(folder) if found <= step][-keep:]  # later ones were damaged, else we'd have gone on there
     for old in steps(folder):
         if old not in kept and old != best:
             shutil.rmtree(folder / f"step={old}", ignore_errors=True)
+    for leftover in folder.glob(".step=*.tmp"):  # of processes that were killed
+        shutil.rmtree(leftover, ignore_errors=True)
     return target
+
+
+def _write(folder: Path, step: int, state: dict) -> None:
+    """All files of a checkpoint, the manifest last."""
+    arrays: dict[str, np.ndarray] = {}
+    tensors: dict[str, Any] = {}
+    tree = _without_arrays(state, arrays, tensors, "")
+    write_atomically(folder / "state.json", json.dumps(tree, allow_nan=False))
+    write_atomically(folder / "arrays.safetensors", safetensors.numpy.save(arrays))
+    if tensors:
+        from safetensors.torch import save
+
+        write_atomically(folder / "tensors.safetensors", save(tensors))
+    write_atomically(folder / "manifest.json", _manifest(step, {file.name: _hash(file) for file in folder.iterdir()}))
+
+
+def _manifest(step: int, hashes: dict[str, str]) -> bytes:
+    """The very bytes of a manifest, so that a flipped bit in it is found too."""
+    content = {"format": FORMAT, "step": step, "sha256": dict(sorted(hashes.items()))}
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def steps(folder: Path) -> list[int]:
@@ -66,12 +94,17 @@ def steps(folder: Path) -> list[int]:
 def load_checkpoint(path: Path) -> dict:
     """The state in one checkpoint's folder. Raises DamagedCheckpoint, naming the file."""
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
+        raw = (path / "manifest.json").read_bytes()
+        manifest = json.loads(raw)
         if manifest["format"] != FORMAT:
-            raise DamagedCheckpoint(f"{path} has format {manifest['format']}; expected {FORMAT}")
+            raise DamagedCheckpoint(f"{path} has format {manifest['format']!r}; expected {FORMAT}")
         for name in manifest["sha256"]:
             if Path(name).name != name or _hash(path / name) != manifest["sha256"][name]:
                 raise DamagedCheckpoint(f"{path / name} is not what its manifest says")
+        named = re.match(r"\.?step=(\d+)", path.name)
+        step = int(named[1]) if named else manifest["step"]
+        if raw != _manifest(step, manifest["sha256"]):
+            raise DamagedCheckpoint(f"{path / 'manifest.json'} is damaged or was altered")
         arrays = safetensors.numpy.load((path / "arrays.safetensors").read_bytes())
         tensors = {}
         if "tensors.safetensors" in manifest["sha256"]:
@@ -79,18 +112,37 @@ def load_checkpoint(path: Path) -> dict:
 
             tensors = load((path / "tensors.safetensors").read_bytes())
         return _with_arrays(json.loads((path / "state.json").read_bytes()), arrays, tensors)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+    except UNREADABLE as error:
         raise error if isinstance(error, DamagedCheckpoint) else DamagedCheckpoint(f"{path}: {error!r}") from error
 
 
-def load_latest(folder: Path) -> tuple[int, dict] | None:
-    """(step, state) of the newest sound checkpoint, or None where there is none; names damaged ones on standard error."""
-    for step in reversed(steps(folder)):
+def load_latest(folder: Path, tell: Callable[[str], None] | None = None) -> tuple[int, dict] | None:
+    """(step, state) of the newest sound checkpoint, or None where none was ever taken.
+
+    Each damaged one is named to `tell`, or else on standard error. Raises ValueError where there are only damaged ones.
+    """
+    damaged: list[DamagedCheckpoint] = []
+    for step, path in _candidates(folder):
         try:
-            return step, load_checkpoint(folder / f"step={step}")
+            return step, load_checkpoint(path)
         except DamagedCheckpoint as error:
-            print(f"damaged checkpoint, using the one before it: {error}", file=sys.stderr)
+            if path.name.startswith("."):
+                continue  # it was never finished
+            damaged.append(error)
+            message = f"damaged checkpoint, using the one before it: {error}"
+            (tell or (lambda text: print(text, file=sys.stderr)))(message)
+    if damaged:
+        fix = f"delete {folder} to begin from the start, or put a copy of a sound one there"
+        raise ValueError(f"all checkpoints are damaged ({damaged[0]}); {fix}")
     return None
+
+
+def _candidates(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of all that may be a checkpoint, the newest first; with whole ones that were about to be renamed."""
+    found = [(step, folder / f"step={step}") for step in steps(folder)]
+    names = [(re.match(r"\.step=(\d+)\.", path.name), path) for path in folder.glob(".step=*.tmp")]
+    found += [(int(match[1]), path) for match, path in names if match]
+    return sorted(found, key=lambda item: (item[0], not item[1].name.startswith(".")), reverse=True)
 
 
 def _hash(path: Path) -> str:

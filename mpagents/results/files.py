@@ -7,17 +7,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link in a folder that was sent to somebody isn't written through
+
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, also after a crash, finds the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:  # never through a link that somebody has put there
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
@@ -34,8 +37,21 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it, or run the study again with --fresh") from error
+
+
+def check_inside(folder: Path, path: str) -> None:
+    """Raise ValueError where a link leads a relative path out of `folder`: results are written within it alone."""
+    real = os.path.realpath(folder)
+    if os.path.realpath(folder / path) != os.path.normpath(f"{real}/{path}") or ".." in Path(path).parts:
+        raise ValueError(f"{folder / path} leads out of {folder}; take the link away, or choose another folder with --out")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Take away files that a killed process was still writing."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

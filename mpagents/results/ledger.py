@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mpagents.configuration import InvalidInput, Problem, dotted
-from mpagents.results.files import read_json, write_json
+from mpagents.results.files import NO_LINK, check_inside, read_json, write_json
 from mpagents.specification import Expansion, TrialSpec, versions
 from mpagents.study import Study
 
@@ -31,7 +31,7 @@ class FolderInUse(RuntimeError):
 def locked(folder: Path) -> Iterator[None]:
     """Hold a study's folder for this process; the lock goes with the process, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    with os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK, 0o666), "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -58,8 +58,10 @@ def discard(folder: Path) -> None:
 def unfinished(folder: Path, trials: list[TrialSpec]) -> list[TrialSpec]:
     """The trials still to be run. Raises InvalidInput where results of another configuration stand under a trial's path."""
     todo: list[TrialSpec] = []
+    check_inside(folder, "encoders")
     changed: dict[str, list[str]] = {}  # by what has changed: the trials
     for spec in trials:
+        check_inside(folder, spec.path)
         status = read_status(folder, spec.path)
         if status.get("hash") == spec.hash:
             if status.get("status") != "finished":
@@ -80,7 +82,7 @@ def unfinished(folder: Path, trials: list[TrialSpec]) -> list[TrialSpec]:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """'agent.config.alpha was 0.1, is now 0.5; …'"""
     before, after = _flat(old), _flat(json.loads(json.dumps(new)))
-    ignored = ("hash", "versions", "study", "checkpoint")
+    ignored = ("hash", "versions", "study", "checkpoint", "step_timeout")
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and key.split(".")[0] not in ignored]
     shown = [f"{key} was {json.dumps(before.get(key))}, is now {json.dumps(after.get(key))}" for key in keys[:MAX_DIFFERENCES]]
     return "has results of another configuration: " + "; ".join(shown)

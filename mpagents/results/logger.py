@@ -23,6 +23,8 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from mpagents.results.files import NO_LINK
+
 
 class Logger:
     """Writes a trial's metrics; `offset` is the length of `metrics.jsonl` to keep, `purge_step` where events restart."""
@@ -31,7 +33,7 @@ class Logger:
         self.folder = folder
         self.start = time.time()
         rows = folder / "metrics.jsonl"
-        self._rows = rows.open("r+b" if rows.exists() else "w+b")
+        self._rows = os.fdopen(os.open(rows, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666), "r+b")
         length = rows.stat().st_size
         if length < offset:
             raise ValueError(f"{rows} has {length} bytes, its checkpoint says {offset}: rows are lost; run again with --fresh")
@@ -39,7 +41,7 @@ class Logger:
         self._rows.seek(offset)
         number = len(list(folder.glob("events.out.tfevents.*")))
         # TensorBoard reads a run's event files in the order of their names.
-        self._events_file = (folder / f"events.out.tfevents.{int(self.start):010d}.mpagents.{number:04d}").open("wb")
+        self._events_file = (folder / f"events.out.tfevents.{int(self.start):010d}.mpagents.{number:04d}").open("xb")
         self._events = RecordWriter(self._events_file)
         self._write_event(file_version="brain.Event:2")
         self._write_event(step=purge_step, session_log=SessionLog(status=SessionLog.START))
@@ -86,9 +88,8 @@ class Logger:
         return self._rows.tell()
 
     def close(self) -> None:
-        self.offset()
-        self._rows.close()
-        self._events_file.close()
+        with self._rows, self._events_file:  # closed even where the disk is full
+            self.offset()
 
     def _write_event(self, **fields: Any) -> None:
         self._events.write(Event(wall_time=time.time(), **fields).SerializeToString())

@@ -128,7 +128,8 @@ def write_summary(folder: Path | str, results: StudyResults | None = None) -> tu
 def _identity(path: object) -> dict[str, Any] | None:
     """Env, agent, encoder and seed as a trial's relative folder spells them; None where it doesn't, or leaves the study."""
     parts = PurePosixPath(str(path)).parts
-    if len(parts) != 3 or ".." in parts or not parts[2].removeprefix("seed=").isdecimal():
+    leaves = ".." in parts or parts[:1] == ("/",) or not str(path).isprintable()  # that would reach a terminal as commands
+    if len(parts) != 3 or leaves or not parts[2].removeprefix("seed=").isdecimal():
         return None
     agent, _, encoder = parts[1].partition("+")
     return {"env": parts[0], "agent": agent, "encoder": encoder, "seed": int(parts[2].removeprefix("seed="))}
@@ -175,7 +176,7 @@ def _evaluation_lines(path: Path, unreadable: list[str]) -> Iterator[dict[str, f
             metrics = json.loads(line)
             row: dict[str, float] = {"step": int(metrics["step"])}
             row |= {key: _number(value) for key, value in metrics.items() if key.startswith("eval/")}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             unreadable.append(f"{path}: line {number} is not a whole JSON object with a step")
             continue
         if len(row) > 1:
@@ -205,7 +206,7 @@ def _read_object(path: Path, unreadable: list[str]) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         unreadable.append(f"{path}: {error}")
         return None
     if not isinstance(content, dict):

@@ -1,0 +1,1 @@
+"""The rows of benchmarks/faults.py: what is broken, and what is counted."""

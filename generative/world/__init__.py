@@ -1,0 +1,1 @@
+"""World models: what an environment does next, learned from recorded episodes, to act and learn in."""

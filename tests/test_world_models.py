@@ -1,0 +1,238 @@
+"""Ensemble dynamics and dreams: alignment, resets and ends; dreams as environments; the counted MDP as a dream."""
+
+from __future__ import annotations
+
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+import generative
+from generative.world.protocol import WorldModel, standard_normal
+from generative.world.transitions import transitions
+from mpagents.dream import Dream
+from mpagents.recording import RecordingSpec, record
+from mpagents.tabular.dream import FiniteDream
+from mpagents.tabular.mdp import FiniteMDP
+from mpagents.torch_env import ArraySpec, TorchVectorEnv
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def walk(n: int, num_steps: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """A point that the action moves by ±0.1: x′ = x + 0.1 a, reward x′; it ends at |x′| > 0.5 and begins anew at once at 0."""
+    x, led, ended, rows = torch.zeros(n, 1), torch.zeros(n, 1), torch.ones(n, dtype=torch.bool), []
+    for _ in range(num_steps):
+        x = torch.where(ended[:, None], 0.0, x + 0.1 * led)
+        terminated = (x[:, 0].abs() > 0.45) & ~ended
+        reward = torch.where(ended, 0.0, x[:, 0])
+        rows.append({"x": x, "action": led, "reward": reward, "terminated": terminated, "first": ended})
+        ended = terminated
+        led = (2 * torch.randint(2, (n, 1), generator=generator) - 1).float()
+        led = torch.where(ended[:, None], 0.0, led)
+    return {name: torch.stack([row[name] for row in rows], 1) for name in rows[0]}
+
+
+class Walk:
+    def sample(self, n: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return walk(n, 12, generator)
+
+
+def build(**config):
+    torch.manual_seed(0)
+    return generative.build("ensemble_dynamics", **{"in_features": 1, "action_size": 1, "hidden_sizes": (16, 16), **config})
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """An ensemble that has learned the walk."""
+    model = build()
+    for _ in generative.fit(model, Walk(), steps=300, batch_size=48, learning_rate=1e-2, keep="last", validation=0.0):
+        pass
+    return model.requires_grad_(False)
+
+
+def test_protocol_is_kept_and_normal_numbers_come_from_uniform_ones():
+    assert isinstance(build(), WorldModel)
+    drawn = standard_normal(torch.rand(100_000, generator=seeded()))
+    assert drawn.mean().abs() < 0.02 and abs(drawn.std() - 1) < 0.01
+    assert standard_normal(torch.tensor([0.0, 1.0])).isfinite().all()
+
+
+def test_transitions_pair_the_action_that_led_and_drop_resets():
+    batch = {
+        "x": torch.tensor([[[1.0], [2.0], [9.0], [4.0], [0.0]]]),
+        "action": torch.tensor([[[0.0], [0.5], [0.0], [-0.5], [0.0]]]),
+        "reward": torch.tensor([[0.0, 7.0, 0.0, 8.0, 0.0]]),
+        "terminated": torch.tensor([[False, True, False, False, False]]),
+        "first": torch.tensor([[True, False, True, False, False]]),
+        "mask": torch.tensor([[True, True, True, True, False]]),
+    }
+    step = transitions(batch, torch.float32)
+    assert step.weight.tolist() == [1, 0, 1, 0]  # the second is an autoreset, the last isn't recorded
+    kept = step.weight > 0
+    assert step.before[kept].tolist() == [[1], [9]] and step.after[kept].tolist() == [[2], [4]]
+    assert step.action[kept].tolist() == [[0.5], [-0.5]] and step.reward[kept].tolist() == [7, 8]
+
+
+def test_ensemble_learns_the_step_the_reward_and_the_end_of_the_next_state(fitted):
+    x = torch.tensor([[-0.4], [-0.2], [0.0], [0.3], [0.4]])
+    action = torch.tensor([[-1.0], [1.0], [-1.0], [1.0], [1.0]])
+    (after,), reward, end = fitted.imagine((x,), action, torch.rand(5, fitted.num_noise, generator=seeded()), 0.0)
+    torch.testing.assert_close(after, x + 0.1 * action, atol=0.02, rtol=0)
+    torch.testing.assert_close(reward, (x + 0.1 * action)[:, 0], atol=0.03, rtol=0)
+    assert (end > 0.5).tolist() == [True, False, False, False, True]  # 0.4 stands, and only what is reached from it ends
+
+
+def test_autoreset_rows_teach_nothing(fitted):
+    """A model taught with the marks taken away believes in jumps home: the error that dropping these rows avoids."""
+    batch = walk(64, 12, seeded(5))
+    with torch.no_grad():
+        right = fitted.loss(batch, generator=seeded())[1]["squared_error"]
+        wrong = fitted.loss(batch | {"first": torch.zeros_like(batch["first"])}, generator=seeded())[1]["squared_error"]
+    assert wrong > 20 * right
+
+
+def test_members_differ_by_the_bootstrap_and_own_members_are_those_of_the_ensemble():
+    model, own = build(in_features=2), build(in_features=2, members="own")
+    own.load_state_dict(model.state_dict())
+    x, action, noise = torch.randn(7, 2), torch.randn(7, 1), torch.rand(7, 3, generator=seeded())
+    with torch.no_grad():
+        kept = own.imagine((x,), action, noise[:, :2])[0][0]
+        for i, member in enumerate([0, 0, 1, 1, 2, 2, 3]):  # runs of ⌈7/5⌉ dreams
+            chosen = noise.clone()
+            chosen[:, 2] = (member + 0.5) / 5
+            torch.testing.assert_close(kept[i], model.imagine((x,), action, chosen)[0][0][i])
+    model.loss(walk(1, 3, seeded()) | {"x": torch.randn(1, 3, 2)}, generator=seeded(1))[0].backward()
+    gradient = next(model.dynamics.parameters()).grad
+    assert not torch.allclose(gradient[0] / gradient[0].norm(), gradient[1] / gradient[1].norm(), atol=1e-2)
+
+
+def test_temperature_scales_the_spread_of_a_step():
+    model = build(members="own", num_members=1)
+    x, noise = torch.zeros(2_000, 1), torch.rand(2_000, 1, generator=seeded())
+    with torch.no_grad():
+        still, one, two = (model.imagine((x,), x, noise, t)[0][0] for t in (0.0, 1.0, 2.0))
+    assert still.std() == 0
+    torch.testing.assert_close(two - still, 2 * (one - still))
+
+
+def test_ensemble_refuses_batches_by_name():
+    model, batch = build(), walk(2, 4, seeded())
+    for change, message in (
+        ({"x": batch["x"][:, :, 0]}, "expected sequences"),
+        ({"action": batch["action"].repeat(1, 1, 2)}, "set action_size to its width"),
+        ({"x": batch["x"] / 0}, "not finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.loss(batch | change, generator=seeded())
+    with pytest.raises(ValueError, match="no reward, terminated"):
+        model.loss({name: batch[name] for name in ("x", "action")}, generator=seeded())
+    with pytest.raises(ValueError, match="at least 2"):
+        model.loss({name: value[:, :1] for name, value in batch.items()}, generator=seeded())
+
+
+def dream(model, horizon=6, **settings):
+    return Dream(model, (torch.tensor([[0.0], [0.4]]),), ArraySpec(low=(-1.0,), high=(1.0,)), horizon=horizon, **settings)
+
+
+def test_dream_ends_by_the_model_and_is_cut_at_its_horizon_with_the_final_observation(fitted):
+    env = TorchVectorEnv(dream(fitted, temperature=0.0), 8)
+    obs, _ = env.reset(seed=0)
+    assert set(obs[:, 0].tolist()) <= {0.0, np.float32(0.4)}
+    for t in range(6):
+        before = obs
+        obs, _, terminated, truncated, infos = env.step(np.ones((8, 1), np.float32))
+        reached = infos.get("final_obs", obs)
+        np.testing.assert_allclose(reached, before + 0.1, atol=0.03)
+        assert (terminated == (reached[:, 0] > 0.45)).all()
+        if t < 5:
+            assert not truncated.any()
+    idle = TorchVectorEnv(dream(fitted, temperature=0.0), 4)
+    idle.reset(seed=0)
+    cuts = [idle.step(np.zeros((4, 1), np.float32))[3].all() for _ in range(12)]
+    assert cuts == [t % 6 == 5 for t in range(12)]
+
+
+def test_dream_draws_its_ends_where_asked(fitted):
+    class Doubtful:
+        num_noise, features = 0, staticmethod(lambda state: state[0])
+        observation = features
+
+        @staticmethod
+        def imagine(state, action, noise, temperature):
+            return state, torch.ones(len(state[0])), torch.full((len(state[0]),), 0.3)
+
+    start = (torch.zeros(1, 2),)
+    for ends, share in (("threshold", 0.0), ("draw", 0.3)):
+        env = Dream(Doubtful, start, ArraySpec(num=2), horizon=5, ends=ends)
+        ended = env.step((torch.zeros(4_000, 2),), torch.zeros(4_000), torch.rand(4_000, 1, generator=seeded()))[2]
+        assert ended.float().mean() == pytest.approx(share, abs=0.03)
+    with pytest.raises(ValueError, match="starts hold no state"):
+        Dream(Doubtful, (torch.zeros(0, 2),), ArraySpec(num=2), horizon=5)
+
+
+def test_dream_compiles_as_one_graph(fitted):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    env, noise = dream(fitted), torch.rand(3, fitted.num_noise + 1, generator=seeded())
+    state, action = env.reset(noise), torch.ones(3, 1)
+    traced = make_fx(lambda *given: env.step(*given))(state, action, noise)
+    for one, two in zip(traced(state, action, noise)[1:], env.step(state, action, noise)[1:]):
+        assert torch.equal(one, two)
+
+
+def test_any_agent_trains_in_a_dream_unchanged(fitted):
+    """The walk pays x′ until it ends at 0.5: what an agent learns in the dream is to go right."""
+    from mpagents.python_api import make_agent
+
+    env = TorchVectorEnv(dream(fitted, horizon=4), 16)
+    agent = make_agent("actor_critic", env, seed=0, rollout_steps=8, log_every=128, compile=False)
+    for _ in agent.train(env, 6_000):
+        pass
+    assert (agent.predict(np.zeros((1, 1), np.float32), deterministic=True)[0] > 0).all()
+
+
+def test_finite_dream_follows_the_frequencies_of_its_mdp():
+    mdp = FiniteMDP.from_arrays(
+        [[[0.2, 0.5, 0.3], [0, 0, 1]], [[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 0, 1]]],
+        [[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]],
+        discount=0.9, initial=[0.75, 0.25, 0.0],
+    )  # fmt: skip
+    env, n = FiniteDream(mdp, horizon=None), 20_000
+    noise = torch.rand(n, 1, generator=seeded())
+    assert torch.bincount(env.reset(noise)[0], minlength=3).div(n).tolist() == pytest.approx([0.75, 0.25, 0], abs=0.02)
+    (after,), _, _ = env.step((torch.zeros(n, dtype=torch.int64),), torch.zeros(n, dtype=torch.int64), noise)
+    assert torch.bincount(after).div(n).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.02)
+    edges = torch.tensor([[0.0], [1.0 - 2**-24]])
+    for s, a in np.ndindex(3, 2):
+        (ends_at,), reward, _ = env.step((torch.full((2,), s),), torch.full((2,), a), edges)
+        allowed = np.flatnonzero(mdp.transition_matrix().toarray()[s * 2 + a])
+        assert set(ends_at.tolist()) <= set(allowed)
+        assert (reward == mdp.expected_reward[s, a]).all()
+
+
+def test_trained_model_is_an_environment_by_its_id(tmp_path):
+    record(RecordingSpec("CartPole-v1", steps=600), tmp_path / "pole", show="never")
+    source = generative.source("recording", folder=str(tmp_path / "pole"), length=8, actions="led")
+    model = build(in_features=4, action_size=2)
+    for _ in generative.fit(model, source, steps=20, batch_size=32):
+        pass
+    generative.save(model, tmp_path / "world.safetensors")
+    files = {"path": str(tmp_path / "world.safetensors"), "recording": str(tmp_path / "pole")}
+    env = gymnasium.make("envs:WorldModel-v0", **files, max_episode_steps=7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_env(env.unwrapped)
+    assert env.action_space == gymnasium.spaces.Discrete(2) and env.observation_space.shape == (4,)
+    many = gymnasium.make_vec("envs:WorldModel-v0", num_envs=50, **files, starts="first", max_episode_steps=7)
+    obs, _ = many.reset(seed=0)
+    assert np.abs(obs).max() <= 0.05  # CartPole's first states
+    assert np.abs(TorchVectorEnv(many.unwrapped.torch_env, 9).reset(seed=0)[0]).max() <= 0.05
+    with pytest.raises(ValueError, match="expected 'visited' or 'first'"):
+        gymnasium.make_vec("envs:WorldModel-v0", num_envs=2, **files, starts="last")
