@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 
 import gymnasium as gym
 import numpy as np
@@ -388,7 +389,14 @@ def test_trial_of_policy_gradients_resumes_to_the_bit(tmp_path, agent, env):
 def test_trial_with_a_nan_reward_stops_with_a_clear_error(tmp_path, name):
     status = run_trial(trial({"name": name}, {"id": "tests.test_trial:Nan", "label": "nan"}), tmp_path)
     assert status["status"] == "failed"
-    assert "the loss is nan at step" in status["error"]["message"]
+    assert "environment 'tests.test_trial:Nan' gave the reward nan" in status["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["actor_critic", "reinforce"])
+def test_trial_with_a_loss_that_overflows_stops_with_a_clear_error(tmp_path, name):
+    status = run_trial(trial({"name": name, "learning_rate": 1e38}, "CartPole-v1"), tmp_path)
+    assert status["status"] == "failed"
+    assert re.search(r"loss is (nan|inf) at step \d+", status["error"]["message"])
 
 
 def test_actor_critic_config_refuses_what_cannot_work():
