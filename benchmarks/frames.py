@@ -40,14 +40,14 @@ ENVIRONMENTS = {"cartpole": "CartPole-v1", "minigrid": "MiniGrid-DoorKey-5x5-v0"
 NUM_FRAMES, NUM_SHOWN, SAMPLE_STEPS = 10_000, 8, 50
 SHAPE = (32, 32, 3)
 CONFIGS: dict[str, dict[str, Any]] = {
-    "vae": {"shape": SHAPE, "latent": 32, "channels": (16, 32, 64), "hidden": (128,), "activation": "silu"},
+    "vae": {"shape": SHAPE, "latent": 16, "channels": (16, 32, 64), "hidden": (128,), "activation": "silu"},
     "glow": {"shape": SHAPE, "num_steps": 4, "num_scales": 3, "hidden": 32, "num_blocks": 1},
     "diffusion": {"shape": SHAPE, "channels": (16, 32, 64), "sample_steps": SAMPLE_STEPS},
     "latent_diffusion": {"hidden": (256, 256, 256), "sample_steps": SAMPLE_STEPS},
 }
 TRAINING: dict[str, dict[str, Any]] = {
-    "vae": {"steps": 4_000, "batch_size": 64, "learning_rate": 2e-3, "warm_up": 100},
-    "glow": {"steps": 1_500, "batch_size": 32, "learning_rate": 1e-3, "warm_up": 100, "max_grad_norm": 10.0, "ema": 0.99},
+    "vae": {"steps": 4_000, "batch_size": 64, "learning_rate": 1e-3, "warm_up": 100},
+    "glow": {"steps": 3_000, "batch_size": 32, "learning_rate": 1e-3, "warm_up": 100, "max_grad_norm": 10.0, "ema": 0.99},
     "diffusion": {"steps": 2_500, "batch_size": 32, "learning_rate": 2e-3, "warm_up": 100, "ema": 0.995},
     "latent_diffusion": {"steps": 6_000, "batch_size": 256, "learning_rate": 2e-3, "ema": 0.999},
 }

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpagents.processes import family
 from mpagents.specification import versions
 
 # Of what we use: below which version what is known. Sources: https://nvd.nist.gov/vuln/detail/<CVE>, and for each project
@@ -124,7 +125,7 @@ def _ray() -> tuple[str, bool]:
     from mpagents.runner import ray_session
 
     with ray_session(1, None) as slots:
-        outside = [f"{address}:{port}" for address, port in listening(_family(os.getpid())) if not address.is_loopback]
+        outside = [f"{address}:{port}" for address, port in listening(family(os.getpid())) if not address.is_loopback]
         heard = f"its processes listen on {', '.join(outside)}" if outside else "reachable from this machine alone"
         return f"started and stopped with {slots} worker, {heard}", slots == 1 and not outside
 
@@ -176,18 +177,3 @@ def _sockets(process: int) -> set[str]:
     except OSError:
         return set()
     return {link[8:-1] for link in links if link.startswith("socket:[")}
-
-
-def _family(process: int) -> set[int]:
-    """A process and all that descend from it."""
-    parents = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    family, before = {process}, 0
-    while len(family) > before:
-        before = len(family)
-        family |= {child for child, parent in parents.items() if parent in family}
-    return family

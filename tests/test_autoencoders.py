@@ -302,3 +302,19 @@ def test_beta_vae_of_fixed_beta_switches_off_what_is_not_worth_its_nats():
     expected = 0.5 * math.log(4 / 1.5) + 0.5 * math.log(2 / 1.5)
     assert kl.sum(1).mean().item() == pytest.approx(expected, abs=0.03)
     assert (kl.mean(0) > 0.02).sum() == 2
+
+
+def test_frames_are_taken_about_the_first_batches_mean():
+    """Without, codes carry the mean frame: they lie far from 0, and the prior's samples are no frames."""
+    frames = torch.full((64, 8, 8, 1), 240, dtype=torch.uint8)
+    place = torch.arange(64) % 8
+    frames[torch.arange(64), :, place, 0] = 0  # a black column on white
+    torch.manual_seed(0)
+    model = generative.build("vae", shape=(8, 8, 1), latent=3, channels=(8, 16), activation="silu")
+    for _ in generative.fit(model, frames, steps=300, batch_size=64, learning_rate=3e-3, validation=0, keep="last"):
+        pass
+    torch.testing.assert_close(model.net.centre, frames.float().mean(0).movedim(2, 0) / 255, atol=0.15, rtol=0)
+    with torch.no_grad():
+        codes, drawn = model.encode(frames), model.sample(200, generator=torch.Generator().manual_seed(1))
+    assert (codes.mean(0).abs() < 0.5).all()
+    assert 195 < drawn.float().mean() < 225  # the frames' mean is 210

@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from benchmarks.fault_rows.writes import Fault, in_a_child
 from benchmarks.faults import ROWS, measure
 from mpagents import doctor, runner
 from mpagents.configuration import InvalidInput
+from mpagents.processes import dying_with_this, family
 from mpagents.results.checkpoint import load_latest, save_checkpoint, steps
 from mpagents.results.files import write_atomically
 from mpagents.results.logger import Logger
@@ -75,6 +77,11 @@ def test_checkpoint_that_was_whole_when_its_process_died_counts(tmp_path):
     save_checkpoint(tmp_path, 1, {"x": 1}, keep=1)
     whole = save_checkpoint(tmp_path, 2, {"x": 2}, keep=2).rename(tmp_path / ".step=2.77.tmp")
     assert load_latest(tmp_path) == (2, {"x": 2})
+    save_checkpoint(tmp_path, 3, {"x": 3}, keep=1, best=2)  # we went on from it, and it is the best one
+    assert steps(tmp_path) == [2, 3]
+    shutil.rmtree(tmp_path / "step=3")
+    save_checkpoint(tmp_path, 1, {"x": 1}, keep=1, best=2)
+    (tmp_path / "step=2").rename(whole)
     (whole / "state.json").unlink()
     assert load_latest(tmp_path) == (1, {"x": 1})
     save_checkpoint(tmp_path, 3, {"x": 3}, keep=1)
@@ -277,7 +284,24 @@ def test_ray_is_reachable_from_this_machine_alone_and_leaves_nothing():
     assert ok, found
     assert "reachable from this machine alone" in found
     assert set(os.listdir("/dev/shm")) == before  # noqa: PTH208
-    assert len(doctor._family(os.getpid())) == 1
+    assert len(family(os.getpid())) == 1
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_processes_die_with_the_one_that_is_killed_and_outlive_the_one_that_ends(killed):
+    other = subprocess.Popen(["sleep", "60"])
+    child = os.fork()
+    if child == 0:
+        with dying_with_this([other.pid]):
+            if killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(0)
+    os.waitpid(child, 0)
+    try:
+        assert (other.wait(10) if killed else other.poll()) == (-signal.SIGKILL if killed else None)
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_strange_ray_without_authentication_is_warned_of(monkeypatch, capsys):

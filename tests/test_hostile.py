@@ -257,7 +257,7 @@ RECORDINGS = {
 # Trials' folders, for `mpagents evaluate` and `load_agent`
 
 
-def _trained(arena: Arena, message: str = "", **changes: object) -> None:
+def _trained(arena: Arena, message: str | None = None, **changes: object) -> None:
     (spec,) = Study.from_values(VALUES).trials().trials
     assert run_trial(spec, arena.inside)["status"] == "finished"
     folder = arena.inside / spec.path
@@ -314,9 +314,9 @@ TRIALS = {
     "a module on the path as an agent": lambda a: _trained(a, "isn't imported", agent={"name": "hostile_one:Model"}),
     "os as an agent": lambda a: _trained(a, "isn't imported", agent={"name": "os:system"}),
     "an encoder of another model than it says": _encoder_that_names_another,
-    "an encoder of another kind": lambda a: _trained(a, "", encoder=["x"]),
-    "an environment of another kind": lambda a: _trained(a, "", env=["x"]),
-    "a seed without end": lambda a: _trained(a, "", seed=float("inf")),
+    "an encoder of another kind": lambda a: _trained(a, None, encoder=["x"]),
+    "an environment of another kind": lambda a: _trained(a, None, env=["x"]),
+    "a seed without end": lambda a: _trained(a, None, seed=float("inf")),
 }
 
 

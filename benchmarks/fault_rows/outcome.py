@@ -165,4 +165,8 @@ def wait_gone(folder: Path, seconds: float = 60) -> tuple[float, int]:
     begun = time.monotonic()
     while (left := processes_in(folder)) and time.monotonic() - begun < seconds:
         time.sleep(0.1)
+    for pid in left:
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            print(f"left behind: {pid} {command[:200]}", file=sys.stderr)
     return time.monotonic() - begun, len(left)

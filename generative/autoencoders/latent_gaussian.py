@@ -5,6 +5,10 @@
 
 With labels y the decoder is p(x | z, y), which takes y one-hot beside z, and the bounds are of log p(x | y). The encoder
 stays q(z | x), unlike that of Sohn et al. 2015: data tell their class, and so they can be encoded without it.
+
+Frames with a Gaussian or Laplace head are taken about the mean of the first training batch, in the encoder and in the decoder.
+Else codes far from 0 carry the mean frame, a poor optimum that training hardly leaves: where most pixels never change, samples
+of the prior were no frames at all.
 """
 
 from __future__ import annotations
@@ -29,6 +33,9 @@ AT_ONCE = 65_536  # codes that `importance_weighted` decodes at a time, at most
 class LatentGaussian(nn.Module):
     """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I) and p(x | z, y). x is data as recorded, y labels [B] or None."""
 
+    centre: Tensor  # the mean frame [C, H, W]; 0 for other data
+    centred: Tensor  # whether it is known, or not needed
+
     def __init__(
         self,
         form: DataForm,
@@ -46,6 +53,9 @@ class LatentGaussian(nn.Module):
         self.encoder = encoder(form, hidden, channels, activation, 2 * latent)
         parameters = self.observation.out_features
         self.decoder = decoder(form, hidden, channels, activation, latent + num_classes, parameters)
+        centres = form.is_frames and head in ("gaussian", "laplace") and parameters == 1
+        self.register_buffer("centre", torch.zeros(form.inner if centres else ()))
+        self.register_buffer("centred", torch.tensor(not centres))
 
     def inputs(self, x: Tensor, finite: bool = True) -> Tensor:
         return self.form.inputs(x, next(self.parameters()).dtype, finite)
@@ -55,7 +65,7 @@ class LatentGaussian(nn.Module):
         return self._posterior(self.inputs(x))
 
     def _posterior(self, inner: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = self.encoder(inner).chunk(2, 1)
+        mean, raw = self.encoder(inner - self.centre).chunk(2, 1)
         return mean, soft_bound(raw, *LOG_STD_BOUNDS)
 
     def output(self, z: Tensor, label: Tensor | None) -> Tensor:
@@ -66,7 +76,7 @@ class LatentGaussian(nn.Module):
             z = torch.cat([z, self._one_hot(label, len(z), z)], 1)
         elif label is not None:
             raise ValueError("got labels for a model without condition: leave cond out, or set num_classes")
-        return self.decoder(z)
+        return self.decoder(z) + self.centre
 
     def log_likelihood(self, inner: Tensor, z: Tensor, label: Tensor | None, mask: Tensor | None = None) -> Tensor:
         """log p(x | z, y) [B] in nats, of x as `inputs` gives it."""
@@ -76,6 +86,8 @@ class LatentGaussian(nn.Module):
         """(log p(x | z) [B] at one z ~ q, KL of each dimension [B, L], posterior means [B, L]) of a batch."""
         inner = self.inputs(batch["x"], finite=not self.observation.binary)  # bits are looked at by their likelihood
         label = batch.get("label") if self.num_classes else None
+        if self.training:
+            find_centre(self, inner)
         mean, log_std = self._posterior(inner)
         z = reparametrise(mean, log_std, standard_normal(tuple(mean.shape), generator, mean))
         likelihood = self.log_likelihood(inner, z, label, self.form.mask_of(batch))
@@ -118,6 +130,15 @@ class LatentGaussian(nn.Module):
         if not torch.compiler.is_compiling() and ((label < 0) | (label >= self.num_classes)).any():
             raise ValueError(f"labels are {label.unique().tolist()}; expected 0 to {self.num_classes - 1}: set num_classes")
         return F.one_hot(label.long(), self.num_classes).to(like)
+
+
+@torch.compiler.disable  # it looks at a flag, once a batch
+@torch.no_grad()
+def find_centre(model: LatentGaussian, inner: Tensor) -> None:
+    """Take the mean of a first batch of frames [B, C, H, W]."""
+    if not model.centred:
+        model.centre.copy_(inner.mean(0))
+        model.centred.fill_(True)
 
 
 def _blocks(total: int, largest: int) -> list[int]:

@@ -11,6 +11,7 @@ refused: nobody's work is silently begun anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -42,6 +43,7 @@ def save_checkpoint(folder: Path, step: int, state: dict, *, keep: int, best: in
     """Write `folder`/step=<step>, then delete all but the last `keep` checkpoints and that of step `best`."""
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link; expected a folder: checkpoints are written within the study's folder")
+    _finish_interrupted(folder)
     target = folder / f"step={step}"
     temporary = folder / f".step={step}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -63,6 +65,15 @@ def save_checkpoint(folder: Path, step: int, state: dict, *, keep: int, best: in
     for leftover in folder.glob(".step=*.tmp"):  # of processes that were killed
         shutil.rmtree(leftover, ignore_errors=True)
     return target
+
+
+def _finish_interrupted(folder: Path) -> None:
+    """Give whole checkpoints whose process died before renaming them their name: one may be the best."""
+    for step, path in _candidates(folder):
+        if path.name.startswith(".") and not (folder / f"step={step}").exists():
+            with contextlib.suppress(DamagedCheckpoint):
+                load_checkpoint(path)
+                path.rename(folder / f"step={step}")
 
 
 def _write(folder: Path, step: int, state: dict) -> None:
