@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpagents.configuration import InvalidInput
 from mpagents.encoder_specification import encoder_jobs, held_back
+from mpagents.processes import dying_with_this, family
 from mpagents.results import ledger
 from mpagents.results.checkpoint import steps
 from mpagents.results.files import check_inside
@@ -186,7 +187,8 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
             _check_stopped()
             _warn_of_strangers(ray.get_runtime_context().gcs_address)
         slots = int(ray.cluster_resources().get("CPU", 1))
-        with _handling(_interrupt, STOPPING):  # again: ray.init handles SIGTERM itself
+        ours = family(os.getpid()) - {os.getpid()} if started and address is None else set()
+        with _handling(_interrupt, STOPPING), dying_with_this(ours):  # again: ray.init handles SIGTERM itself
             yield min(slots, workers or slots)
     finally:
         if started:
