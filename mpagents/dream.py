@@ -55,7 +55,8 @@ class Dream:
         """Raises ValueError where there is nothing to start from."""
         if not starts or not len(starts[0]):
             raise ValueError("starts hold no state; expected at least one that was visited and not terminated")
-        self.model, self.starts, self.action = model, starts, action
+        self.model, self.action = model, action
+        self.starts = tuple(part.detach() for part in starts)
         self.max_episode_steps, self.temperature, self.ends = horizon, temperature, ends
         self.noise_shape: tuple[int, ...] = (model.num_noise + 1,)
         self.observe = model.features if observes == "features" else model.observation

@@ -124,6 +124,7 @@ class TorchVectorEnv(VectorEnv):
         full = (*shape, self.num_envs, *self.torch_env.noise_shape)
         return torch.rand(full, generator=self.generator).to(self.device)
 
+    @torch.no_grad()
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """`options` are not used."""
         super().reset(seed=seed if seed is None else int(np.ravel(seed)[0]))
@@ -134,21 +135,21 @@ class TorchVectorEnv(VectorEnv):
         self.walk = begin(self.torch_env, self.noise())
         return self.observe(), self.truth(self.walk.state)
 
+    @torch.no_grad()
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         if self.walk is None:
             raise gym.error.ResetNeeded("step was called before reset: call env.reset() first")
         action = torch.as_tensor(np.asarray(actions), device=self.device)
-        with torch.no_grad():
-            noise = self.noise(2)
-            arrived, *came = move(self.torch_env, self.walk, action, noise[0])
-            next_obs = self.torch_env.observe(arrived.state).cpu().numpy()
-            reward, terminated, truncated = (part.cpu().numpy() for part in came)
-            begun = came[1] | came[2]
-            ended = terminated | truncated
-            if not ended.any():
-                self.walk = arrived
-                return next_obs, reward, terminated, truncated, self.truth(arrived.state)
-            self.walk = renew(self.torch_env, arrived, begun, noise[1])
+        noise = self.noise(2)
+        arrived, *came = move(self.torch_env, self.walk, action, noise[0])
+        next_obs = self.torch_env.observe(arrived.state).cpu().numpy()
+        reward, terminated, truncated = (part.cpu().numpy() for part in came)
+        begun = came[1] | came[2]
+        ended = terminated | truncated
+        if not ended.any():
+            self.walk = arrived
+            return next_obs, reward, terminated, truncated, self.truth(arrived.state)
+        self.walk = renew(self.torch_env, arrived, begun, noise[1])
         infos = self.truth(self.walk.state) | {"final_obs": next_obs, "_final_obs": ended}
         if final := self.truth(arrived.state, ended):
             infos |= {"final_info": final, "_final_info": ended}

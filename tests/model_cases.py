@@ -298,7 +298,7 @@ NO_VECTORS_IN_TIME = (
 CASES += [
     Case("world_model", {**TINY_RSSM, **SEEN, "channels": (4, 8)}, "tests.walks:Walk", WALKS, refused=NO_FRAMES_IN_TIME),
     Case(
-        "world_model", {**TINY_RSSM, "shape": (1,), "latent": "gaussian", "balance": None, "free_nats": 0.1},
+        "world_model", {**TINY_RSSM, "shape": (1,), "latent": "gaussian", "balance": None, "free_nats": 0.1, "unseen": 0.3},
         "tests.walks:Walk", {**WALKS, "frames": False}, refused=NO_VECTORS_IN_TIME,
     ),
     Case("diffusion_world_model", {**TINY_DENOISER, **SEEN}, "tests.walks:Walk", WALKS, refused=NO_FRAMES_IN_TIME),

@@ -179,6 +179,17 @@ def test_padding_and_an_episodes_first_action_change_nothing(kind):
     assert model.loss(batch, generator=seeded())[0] != losses[0]
 
 
+def test_unseen_steps_cost_no_kl_and_tell_nothing_in_training_alone():
+    """With every step but the first unseen, the path and its KL depend on the first observation only."""
+    batch = Walk().sample(8, seeded())
+    other = {**batch, "x": torch.cat([batch["x"][:, :1], batch["x"][:, 1:].flip(0)], 1)}
+    for unseen, training, same in ((1 - 1e-6, True, True), (1 - 1e-6, False, False), (0.0, True, False)):
+        model = tiny("world_model", unseen=unseen).train(training)
+        kl = [model.loss(data, generator=seeded())[1]["kl"] for data in (batch, other)]
+        assert torch.equal(*kl) == same
+        assert kl[0] > 0
+
+
 def test_diffusion_state_is_known_only_where_its_past_is():
     model = tiny("diffusion_world_model", past=2)
     batch = Walk(num_steps=4, late=True).sample(3, seeded())

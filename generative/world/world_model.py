@@ -8,7 +8,8 @@ To imagine a step is to draw z from the prior instead of seeing x. Hafner et al.
 (arXiv:2010.02193), 2023 (arXiv:2301.04104); a VRNN (notes §6.6) in which f is given x only through z, so that x need not be
 drawn to imagine.
 
-`balance` and `free_nats` act in training only: in evaluation mode the loss is the plain bound, so that validations compare.
+With `unseen`, q is the prior at random steps, where the KL is 0: a bound as well, in which h must carry on what was seen, as
+in a dream. `unseen`, `balance` and `free_nats` act in training only, so that validations compare the plain bound.
 Reward and end are scored at steps that an action led to. Deviations: h_0 is learned; the decoder's variance is calibrated by
 default (Rybkin et al. 2021), since a fixed one lets small things in a frame vanish; no layer normalisation, no symlog.
 """
@@ -54,6 +55,7 @@ class WorldModelConfig:
     reward_scale: float = 0.1  # standard deviation of a reward, in its units
     balance: float | None = 0.8  # share of the KL's gradient that goes to the prior; None: that of the plain bound
     free_nats: float = 0.0  # nats that z may use at each step without cost
+    unseen: float = 0.0  # probability that a step isn't looked at in training: z is then drawn from the prior, as in a dream
 
     def __post_init__(self) -> None:
         form = DataForm(self.shape, self.levels)
@@ -64,6 +66,7 @@ class WorldModelConfig:
         require(self.reward_scale > 0, "reward_scale", self.reward_scale, "a number above 0")
         require(self.balance is None or 0 < self.balance < 1, "balance", self.balance, "a share in (0, 1), or None")
         require(self.free_nats >= 0, "free_nats", self.free_nats, "0 or more")
+        require(0 <= self.unseen < 1, "unseen", self.unseen, "a probability below 1")
         latent_of(self)
 
 
@@ -109,7 +112,7 @@ class WorldModel(GenerativeModel):
     def loss(self, batch: Batch, player: str = "model", *, generator: torch.Generator) -> tuple[Tensor, Metrics]:
         steps = self._steps(batch)
         reward, terminated = outcomes(batch, steps.action.dtype)
-        state, posterior = self._walk(steps, self._noise(steps, generator))
+        state, posterior = self._walk(steps, self._noise(steps, generator), self._unseen(steps, generator))
         reward_nats, end_nats = self.outcome.nats(self.features(state), reward, terminated)
         led_to = steps.mask & ~steps.first
         balance, free_nats = (self.config.balance, self.config.free_nats) if self.training else (None, 0.0)
@@ -150,7 +153,7 @@ class WorldModel(GenerativeModel):
 
     def filter(self, state: State, action: Tensor, x: Tensor, first: Tensor) -> State:
         seen = self.encoder(self.form.inputs(x, self.first_memory.dtype))
-        return self._seen(state, led(action, first), seen, first, None)[0]
+        return self._seen(state, led(action, first), seen, first, None, None)[0]
 
     def imagine(self, state: State, action: Tensor, noise: Tensor, temperature: float = 1.0) -> tuple[State, Tensor, Tensor]:
         h = self._remembered(state, action)
@@ -169,19 +172,19 @@ class WorldModel(GenerativeModel):
     def encode(self, x: Tensor, cond: Tensor | None = None, *, first: Tensor | None = None) -> Tensor:
         """Features [B, F] of the state after sequences x [B, T, …]; without actions `cond` as if none had been taken."""
         actions = self.first_memory.new_zeros(*x.shape[:2], self.config.action_size) if cond is None else cond
-        h, z = self._walk(self._steps(_batch(x, actions, first, None)), None)[0]
-        return self.features((h[:, -1], z[:, -1]))
+        path = self._walk(self._steps(_batch(x, actions, first, None)), None)[0]
+        return self.features(path)[:, -1]
 
     def sample(self, n: int, cond: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
         """Sequences x [n, T, …] that begin an episode, given the actions that lead to each x; the first of them is not used."""
         if cond is None or cond.shape != (n, cond.shape[1], self.config.action_size):
             got = "missing" if cond is None else list(cond.shape)
             raise ValueError(f"cond is {got}; expected the actions [{n}, T, {self.config.action_size}] that lead to each x")
-        state, made = self._before(n), []
+        begins = torch.arange(cond.shape[1], device=cond.device) == 0
+        action, state, made = led(cond.to(self.first_memory), begins.expand(n, -1)), self._before(n), []
         for t in range(cond.shape[1]):
-            action = cond[:, t] if t else torch.zeros_like(cond[:, t])
-            noise = torch.rand((n, self.num_noise), generator=generator, device=generator.device).to(self.first_memory)
-            state = self.imagine(state, action.to(noise), noise)[0]
+            noise = torch.rand((n, self.num_noise), generator=generator, device=generator.device).to(action)
+            state = self.imagine(state, action[:, t], noise)[0]
             made.append(self.form.recorded(self.likelihood.sample(self.decoder(self.features(state)), generator)))
         return torch.stack(made, 1)
 
@@ -200,26 +203,38 @@ class WorldModel(GenerativeModel):
         """h_t = f(h_{t−1}, z_{t−1}, a_t) [n, memory]."""
         return self.rnn(F.silu(self.moved(torch.cat([state[1], action], -1))), state[0])
 
-    def _seen(self, state: State, action: Tensor, seen: Tensor, first: Tensor, noise: Tensor | None) -> tuple[State, Tensor]:
-        """(the state after e(x) [n, E] is seen, the posterior's parameters); without noise its mean or most probable value."""
+    def _seen(
+        self, state: State, action: Tensor, seen: Tensor, first: Tensor, noise: Tensor | None, unseen: Tensor | None
+    ) -> tuple[State, Tensor]:
+        """(the state after e(x) [n, E], the parameters of z: of the prior where `unseen` [n]); without noise by z's mode."""
         h, z = (torch.where(first[:, None], new, old) for new, old in zip(self._before(len(seen)), state))
         h = self._remembered((h, z), action)
         parameters = self.posterior_network(torch.cat([h, seen], -1))
+        if unseen is not None:
+            parameters = torch.where(unseen[:, None], self.prior(h), parameters)
         z = self.latent.mode(parameters) if noise is None else self.latent.sample(parameters, noise)
         return (h, z), parameters
 
-    def _walk(self, steps: Steps, noise: Tensor | None) -> tuple[State, Tensor]:
+    def _walk(self, steps: Steps, noise: Tensor | None, unseen: Tensor | None = None) -> tuple[State, Tensor]:
         """(states after each step, each [B, T, …], parameters of the posteriors [B, T, P]); padding changes no state."""
         seen = self.encoder(steps.x.flatten(0, 1)).unflatten(0, steps.mask.shape)  # [B, T, E]
         state, states, parameters = self._before(len(seen)), [], []
         for t in range(seen.shape[1]):
-            drawn = None if noise is None else noise[:, t]
-            after, found = self._seen(state, steps.action[:, t], seen[:, t], steps.first[:, t], drawn)
+            chance = (None if part is None else part[:, t] for part in (noise, unseen))
+            after, found = self._seen(state, steps.action[:, t], seen[:, t], steps.first[:, t], *chance)
             state = tuple(torch.where(steps.mask[:, t, None], new, old) for new, old in zip(after, state))
             states.append(state)
             parameters.append(found)
         h, z = (torch.stack(part, 1) for part in zip(*states))
         return (h, z), torch.stack(parameters, 1)
+
+    def _unseen(self, steps: Steps, generator: torch.Generator) -> Tensor | None:
+        """Steps that aren't looked at, bool [B, T]: none where an episode or a sequence begins."""
+        if not (self.training and self.config.unseen):
+            return None
+        drawn = torch.rand(steps.mask.shape, generator=generator, device=generator.device).to(steps.mask.device)
+        begins = torch.cat([torch.ones_like(steps.first[:, :1]), steps.first[:, 1:]], 1)
+        return (drawn < self.config.unseen) & ~begins
 
     def _log_likelihood(self, x: Tensor, state: State) -> Tensor:
         """log p(x_t | h_t, z_t) [B, T] in nats."""
