@@ -13,6 +13,7 @@ import typer
 
 from mpagents.cli_models import fit, record
 from mpagents.cli_shared import RUNS, Address, Fresh, Json, Out, Sets, Workers, told
+from mpagents.cli_tune import tune
 
 app = typer.Typer(
     help="A reinforcement-learning bench: agents × environments × seeds, in parallel, into TensorBoard and a report.",
@@ -102,6 +103,7 @@ def evaluate(
             print(f"{recorded['path']}: {recorded['frames']} frames, return {returns}")
 
 
+app.command()(tune)
 app.command()(record)
 app.command()(fit)
 

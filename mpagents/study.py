@@ -30,6 +30,7 @@ class Study:
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     step_timeout: Positive | None = STEP_TIMEOUT  # seconds after which a step of an environment has hung; null: never
+    tune: dict[str, Any] | None = None  # the search of `mpagents tune`, which checks it; `run` leaves it aside
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Study:

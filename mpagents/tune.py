@@ -1,0 +1,324 @@
+"""Hyperparameter search on Ray Tune: it searches and schedules; what is finished, and what it gave, our own ledger says.
+
+    runs/<study>/tune.json                     what is searched
+                 ledger/<env>~<agent>.jsonl    every configuration, its evaluations and its end (mpagents.tune_ledger)
+                 search/                       their trials, in TensorBoard with hparams (mpagents.tune_trial)
+                 final/                        the finalists and the default on seeds that the search never used: a study
+                 best.yaml, tuned.json         the best of them, as a study file; the comparison
+
+An interrupted search is built anew from the ledger: ended configurations are told to the searcher and the scheduler,
+unfinished ones go on from their trials' checkpoints. Tune's own state (`ray/`) is pickled and never flushed to the disk: it is
+never read, and taken away at the end.
+
+    random, grid, TPE (Optuna)        ASHA: Li et al. 2020, arXiv:1810.05934
+    median stopping: Golovin et al. 2017, "Google Vizier"        PBT: Jaderberg et al. 2017, arXiv:1711.09846
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpagents.configuration import InvalidInput, Problem
+from mpagents.progress_bar import ProgressBar
+from mpagents.results import ledger as studies
+from mpagents.results.results import Results
+from mpagents.runner import STOPPING, _check_stopped, _handling, _interrupt, _listening, ray_session, run
+from mpagents.tune_finals import Finals, conclude, finalists
+from mpagents.tune_ledger import Entry, Ledger, continued, discard
+from mpagents.tune_search import Search, explorer, left
+from mpagents.tune_searchers import Source, source
+from mpagents.tune_specification import Pair, TuneStudy
+from mpagents.tune_trial import Configuration, Order
+
+MAX_RETRIES = 2  # of a configuration whose worker process died
+OF_TUNE = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials log for themselves
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # so that relative paths mean the same everywhere
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search has found."""
+
+    folder: Path
+    pairs: list[dict[str, Any]]  # of each searched pair: default, best, label, values, study_file (`tuned.json`)
+    results: Results  # of the finalists' study
+    tried: dict[str, list[Entry]]  # by pair: every configuration
+
+
+def tune(
+    study: TuneStudy, *, out: str | Path = "runs", workers: int | None = None, address: str | None = None, fresh: bool = False,
+    show: str = "auto",
+) -> Tuned:  # fmt: skip
+    """Run or continue a search in `out/<name>`, then evaluate its best configurations on the study's own seeds.
+
+    `workers`, `address`, `fresh`, `show`: as of `mpagents.run`. Raises InvalidInput where the folder holds another search.
+    """
+    folder = Path(out).resolve() / study.study.name
+    _check_workers(study, workers, address)
+    with studies.locked(folder), ExitStack() as stack:
+        if fresh:
+            discard(folder)
+        continued(folder, study.study.name, study.to_values())
+        ledgers = {p.name: stack.enter_context(Ledger(folder / "ledger" / f"{p.name}.jsonl", p.space)) for p in study.pairs}
+        todo = [pair for pair in study.pairs if left(study, pair, ledgers[pair.name])]
+        if todo:
+            stack.enter_context(_tune_session())
+            slots = stack.enter_context(ray_session(workers, address))
+            _check_resources(study, slots)
+            _search(study, todo, ledgers, folder, slots, show)
+        chosen = finalists(study, ledgers)
+        finals: Any = Finals(study, chosen)
+        results = run(finals, out=folder, workers=workers, address=address, show=show)
+        rows = conclude(study, chosen, results, folder)
+        return Tuned(folder, rows, results, {name: list(ledger.entries.values()) for name, ledger in ledgers.items()})
+
+
+def _check_workers(study: TuneStudy, workers: int | None, address: str | None) -> None:
+    if workers == 0:
+        raise ValueError("got --workers 0; a search needs Ray: expected at least 1, or leave it out")
+    if address is None:
+        _check_resources(study, workers or os.cpu_count() or 1, started=False)
+
+
+def _check_resources(study: TuneStudy, slots: int, started: bool = True) -> None:
+    """Tune would wait for ever for what isn't there."""
+    asked = study.tuning.resources
+    if asked.cpus > slots:
+        problem = Problem(("tune", "resources", "cpus"), f"got {asked.cpus:g}; there are {slots}: ask for less, or --workers")
+        raise InvalidInput([problem])
+    if started and asked.gpus:
+        import ray
+
+        there = ray.cluster_resources().get("GPU", 0.0)
+        if asked.gpus > there:
+            raise InvalidInput([Problem(("tune", "resources", "gpus"), f"got {asked.gpus:g}; Ray finds {there:g}")])
+
+
+@contextmanager
+def _tune_session() -> Iterator[None]:
+    """What Tune reads of the environment, and signals heard, while a search runs."""
+    saved = {name: os.environ.get(name) for name in OF_TUNE}
+    os.environ.update(OF_TUNE)
+    logger = logging.getLogger("ray.tune")  # would print every failure's traceback; trials keep theirs
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        # What Ray prints is for people: standard output belongs to results.
+        with contextlib.redirect_stdout(sys.stderr), _listening(), _handling(_interrupt, STOPPING):
+            yield
+    finally:
+        logger.setLevel(level)
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _search(study: TuneStudy, todo: list[Pair], ledgers: dict[str, Ledger], folder: Path, slots: int, show: str) -> None:
+    """Search the pairs one after the other."""
+    total = sum(study.num_samples(pair) * pair.marks for pair in study.pairs)
+    done = sum(pair.marks * len(ledgers[pair.name].ended()) for pair in study.pairs)
+    with ProgressBar(total, "evaluations", show, start=done) as bar:
+        bar.say(f"{sum(study.num_samples(pair) for pair in study.pairs)} configurations → {folder}")
+        for pair in todo:
+            search = Search(study, pair, ledgers, folder, bar)
+            storage = folder / "ray"
+            (_fit_population if study.tuning.scheduler.name == "pbt" else _fit)(search, slots, storage)
+            shutil.rmtree(storage, ignore_errors=True)
+
+
+def _fit(search: Search, slots: int, storage: Path) -> None:
+    """Any search but a population's."""
+    import ray.tune
+
+    def optuna_search(**settings: Any) -> Any:
+        from ray.tune.search.optuna import OptunaSearch
+
+        return OptunaSearch(**settings)
+
+    tuning = search.tuning
+    proposing = source(tuning, search.pair, search.ledger, optuna_search)
+    concurrent = min(max(1, int(slots / tuning.resources.cpus)), tuning.max_concurrent or slots)
+    config = ray.tune.TuneConfig(
+        search_alg=_searcher(search, proposing), scheduler=_scheduler(search), max_concurrent_trials=concurrent,
+        num_samples=max(1, left(search.study, search.pair, search.ledger)), reuse_actors=True,
+        trial_name_creator=_id_of, trial_dirname_creator=_id_of,
+    )  # fmt: skip
+    _tuner(search, storage, config, {}).fit()
+
+
+def _fit_population(search: Search, slots: int, storage: Path) -> None:
+    """Population-based training: all members together, taking turns where there are more than workers."""
+    import ray.tune
+    from ray.tune.schedulers import PopulationBasedTraining
+
+    tuning, settings = search.tuning, search.tuning.scheduler
+    while len(search.ledger.entries) < search.study.num_samples(search.pair):
+        search.waiting.append(search.ledger.suggest(search.acceptable(len(search.ledger.entries))))
+    scheduler = PopulationBasedTraining(
+        time_attr="mark", metric="value", mode=tuning.direction, quantile_fraction=settings.get("quantile"),
+        perturbation_interval=settings.evaluations("every", search.every), custom_explore_fn=explorer(search), log_config=False,
+    )  # fmt: skip
+    orders = [search.order(entry).to_json() for entry in search.waiting]
+    config = ray.tune.TuneConfig(
+        scheduler=scheduler, num_samples=1, reuse_actors=True, trial_name_creator=_id_of, trial_dirname_creator=_id_of
+    )
+    _tuner(search, storage, config, {"order": ray.tune.grid_search(orders)}).fit()
+
+
+def _id_of(trial: Any) -> str:
+    return json.loads(trial.config["order"])["id"]
+
+
+def _tuner(search: Search, storage: Path, config: Any, space: dict[str, Any]) -> Any:
+    import ray.tune
+
+    asked = search.tuning.resources
+    trainable = ray.tune.with_resources(_trainable(), {"cpu": asked.cpus, "gpu": asked.gpus})
+    population = search.tuning.scheduler.name == "pbt"
+    run_config = ray.tune.RunConfig(
+        name="search", storage_path=str(storage), verbose=0, callbacks=[_recorder(search)],
+        failure_config=ray.tune.FailureConfig(max_failures=MAX_RETRIES),
+        checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=4 if population else 1),
+    )  # fmt: skip
+    return ray.tune.Tuner(trainable, param_space=space, tune_config=config, run_config=run_config)
+
+
+def _trainable() -> type:
+    """The class that Tune runs in worker processes: a `Configuration` there."""
+    import ray.tune
+
+    path = [str(Path.cwd()), *(entry for entry in sys.path if entry)]
+
+    class Trainable(ray.tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            from mpagents.worker import limit_threads
+
+            sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
+            limit_threads()
+            self.configuration = Configuration(Order.from_json(config["order"]), self.trial_name)
+
+        def step(self) -> dict[str, Any]:
+            return self.configuration.advance()
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            self.configuration.save(Path(checkpoint_dir))
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            self.configuration.load(Path(checkpoint))
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.configuration.close()
+            self.setup(new_config)
+            return True
+
+        def cleanup(self) -> None:
+            self.configuration.close()
+
+    return Trainable
+
+
+def _searcher(search: Search, proposing: Source) -> Any:
+    """What Tune asks for configurations."""
+    from ray.tune.search import Searcher
+
+    class FromLedger(Searcher):
+        def set_search_properties(self, *_: Any, **__: Any) -> bool:
+            return True
+
+        def suggest(self, trial_id: str) -> Any:
+            order = search.next(trial_id, proposing)
+            return Searcher.FINISHED if order is None else {"order": order.to_json()}
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            proposing.report(search.by_trial[trial_id][0], result["mark"], result["value"])
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            name, entry = search.by_trial[trial_id]
+            ended = "failed" if error or entry.value is None else "finished"
+            proposing.end(name, dataclasses.replace(entry, state=entry.state or ended))
+
+        def save(self, checkpoint_path: str) -> None:
+            Path(checkpoint_path).write_bytes(b"")
+
+        def restore(self, checkpoint_path: str) -> None:
+            raise NotImplementedError("a search is continued from its ledger")
+
+    return FromLedger(metric="value", mode=search.tuning.direction)
+
+
+def _recorder(search: Search) -> Any:
+    """What hears of results from Tune, and writes them into the ledger."""
+    from ray.tune import Callback
+
+    def end(trial: Any, state: str, error: str | None = None) -> None:
+        entry = search.ledger.entries[str(trial)]
+        if entry.state is None:
+            search.end(entry, state, json.loads(trial.config["order"])["values"], error)
+
+    class Recorder(Callback):
+        def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            _check_stopped()
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+            search.report(str(trial), result)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            whole = search.ledger.entries[str(trial)].mark >= search.pair.marks
+            end(trial, "finished" if whole else "stopped")
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            order = Order.from_json(trial.config["order"])
+            end(trial, "failed", order.problem(str(trial)) or f"its process died {1 + MAX_RETRIES} times")
+
+    return Recorder()
+
+
+class _Replayed:
+    """A trial of an interrupted search, as schedulers look at one."""
+
+    def __init__(self, id: str) -> None:
+        self.trial_id = f"replayed-{id}"
+
+
+def _scheduler(search: Search) -> Any:
+    """The scheduler, which has heard the results of configurations that have ended."""
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
+
+    settings, mode = search.tuning.scheduler, search.tuning.direction
+    if settings.name == "none":
+        return FIFOScheduler()
+    grace = settings.evaluations("grace", search.every)
+    if settings.name == "asha":
+        scheduler = ASHAScheduler(
+            time_attr="mark", metric="value", mode=mode, max_t=search.pair.marks, grace_period=grace,
+            reduction_factor=settings.get("reduction_factor"),
+        )  # fmt: skip
+    else:
+        scheduler = MedianStoppingRule(
+            time_attr="mark", metric="value", mode=mode, grace_period=grace, min_samples_required=settings.get("min_samples"),
+            min_time_slice=float("inf"),  # never let a configuration wait for others
+        )  # fmt: skip
+    for entry in search.before:
+        stub = _Replayed(entry.id)
+        scheduler.on_trial_add(None, stub)
+        for (_, mark), value in entry.reports.items():
+            scheduler.on_trial_result(None, stub, {"mark": mark, "value": value})
+    return scheduler
