@@ -205,12 +205,13 @@ def test_binned_log_prob_is_a_distribution_over_the_levels():
     assert far.item() == pytest.approx(math.log(0.5 * math.erfc(12.5 / math.sqrt(2))))
 
 
-def test_elbo_of_frames_is_in_bits_of_levels():
-    """An untrained chain is that of data N(0, I). Of grey pixels, 0, it then costs KL(N(0, 1 − ᾱ_1) ‖ N(0, 1)): p(x_0 | x_1)
-    is sure of the level, and all later steps are exact but for the clipping of x̂_0."""
-    model = built(shape=(4, 4, 1), levels=3, channels=(4,), num_steps=50)
-    nats = -model.elbo(torch.ones(256, 4, 4, 1, dtype=torch.uint8), num_times=None).mean().item() / 16
-    spread = 1 - model.schedule_of_noise.alpha_bar[1].item()
+@pytest.mark.parametrize(("first_step", "num_times"), [(1, None), (4, None), (4, 30)])
+def test_elbo_of_frames_is_in_bits_of_levels(first_step, num_times):
+    """An untrained chain is that of data N(0, I). Of grey pixels, 0, it then costs KL(N(0, 1 − ᾱ_t) ‖ N(0, 1)) at the first
+    step t: p(x_0 | x_t) is sure of the level, and all later steps are exact but for the clipping of x̂_0."""
+    model = built(shape=(4, 4, 1), levels=3, channels=(4,), num_steps=50, first_step=first_step)
+    nats = -model.elbo(torch.ones(256, 4, 4, 1, dtype=torch.uint8), num_times=num_times).mean().item() / 16
+    spread = 1 - model.schedule_of_noise.alpha_bar[first_step].item()
     assert nats == pytest.approx(0.5 * (spread - 1 - math.log(spread)), rel=0.02)
 
 

@@ -86,7 +86,7 @@ SHORT = {"steps": 200, "batch_size": 128, "learning_rate": 3e-3, "ema": 0.95}
 UNIFORM = {"nice": {**SHORT, "steps": 600, "learning_rate": 1e-2}, "real_nvp": SHORT, "glow": SHORT}  # NICE starts unscaled
 DIGITS = {"steps": 1000, "batch_size": 32, "learning_rate": 2e-3, "ema": 0.99, "max_grad_norm": 50.0, "validate_every": 100}
 DEEP = {"num_couplings": 12}
-TEMPERATURE = 0.8  # of samples by class
+TEMPERATURE = 0.9  # of samples by class
 SMALL: dict[str, dict[str, Any]] = {
     "nice": {"hidden_sizes": (32, 32)},
     "real_nvp": {"num_couplings": 4, "hidden_sizes": (32, 32)},

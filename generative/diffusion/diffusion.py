@@ -45,6 +45,9 @@ class DiffusionConfig:
     num_steps: int = 1000  # T
     prediction: Prediction = "v"  # epsilon suits linear schedules: under the cosine's last steps x_0 hardly follows from it
     variance: Literal["beta", "posterior"] = "beta"  # σ_t² of the ancestral sampler and of the bound
+    first_step: int = (
+        1  # from which the bound draws a frame's levels; above 1 where noise of step 1 is far below a level's width
+    )
     hidden: tuple[int, ...] = (128, 128, 128)  # widths of the MLP, for vectors
     channels: tuple[int, ...] = (32, 64)  # of the U-Net's scales, for frames; each but the first halves the sides
     embedding: int = 64  # numbers that tell the network time and condition
@@ -67,6 +70,8 @@ class DiffusionConfig:
         require(0 <= self.null_share < 1, "null_share", self.null_share, "a probability below 1")
         require(self.sample_steps >= 1 and self.eta >= 0, "sample_steps and eta", (self.sample_steps, self.eta), "≥ 1 and ≥ 0")
         require(0 < self.feature_level <= 1, "feature_level", self.feature_level, "a share of the noise's steps, in (0, 1]")
+        fits = self.first_step == 1 or (form.is_frames and 1 <= self.first_step < self.num_steps)
+        require(fits, "first_step", self.first_step, f"from 1 to below num_steps {self.num_steps} for frames, 1 for vectors")
         deepest = len(self.channels if form.is_frames else self.hidden)
         fits = self.feature_depth is None or 1 <= self.feature_depth <= deepest
         require(fits, "feature_depth", self.feature_depth, f"from 1 to the {deepest} of the network, or None")
@@ -156,6 +161,12 @@ class Diffusion(GenerativeModel):
         require(sampler == "ddim", "sampler", repr(sampler), "ancestral, ddim or ode")
         return samplers.ddim(noise_of, x, schedule, times=times, generator=generator, eta=c.eta, clip=clip)
 
+    @property
+    def chain(self) -> likelihood.Chain:
+        """Whose bound `elbo` is."""
+        c = self.config
+        return likelihood.Chain(self.schedule_of_noise, c.variance, c.levels if self.form.is_frames else None, c.first_step)
+
     def elbo(
         self,
         x: Tensor,
@@ -164,17 +175,16 @@ class Diffusion(GenerativeModel):
         generator: torch.Generator | None = None,
         num_times: int | None = 8,
     ) -> Tensor:
-        """The variational bound [B] in nats of the ancestral sampler; its mean over noise is below log p(x | cond).
+        """The variational bound [B] in nats of the ancestral sampler, which draws x_0 at `first_step`.
+
+        Its mean over noise is below log p(x | cond).
 
         num_times: terms of the sum that are computed for each datum, drawn at random (None: all T); few make a noisy estimate
         that is right in the mean. Without a generator the noise is always the same.
         """
         x0 = self._inner(x)
         noise = generator or torch.Generator(x.device).manual_seed(0)
-        chain = likelihood.Chain(
-            self.schedule_of_noise, self.config.variance, self.config.levels if self.form.is_frames else None
-        )
-        bound = likelihood.variational_bound(self.noise_predictor(cond), x0, chain, generator=noise, num_times=num_times)
+        bound = likelihood.variational_bound(self.noise_predictor(cond), x0, self.chain, generator=noise, num_times=num_times)
         return bound if self.form.is_frames else bound + self.scaling.log_volume
 
     def ode_log_prob(

@@ -4,7 +4,9 @@
 
 (Ho et al. 2020, eq. 5; notes §9.3, whose derivation writes log p_θ(x_{0:T}) for the first term.) p(x_{t−1} | x_t) has the mean
 of the notes' Algorithm 3 and the variance σ_t². p(x_0 | x_1) is that Gaussian too: a density of vectors; of frames its mass on
-each level's bin, where the outermost levels take the tails. In nats, of x_0 as the chain sees it. A chain and an ODE of the
+each level's bin, where the outermost levels take the tails. There the chain may end before t = 1, and x_0 be drawn from x_t at
+a first step t at which noise does not hide the levels yet: finer noise tells nothing new, but a network that does not know the
+grid of levels pays for it at each halving of σ. In nats, of x_0 as the chain sees it. A chain and an ODE of the
 same ε̂ are two models of data, whose likelihoods differ a little.
 """
 
@@ -32,6 +34,7 @@ class Chain:
     schedule: Schedule
     variance: Literal["beta", "posterior"] = "beta"  # σ_t²
     levels: int | None = None  # of frames in [−1, 1], whose x̂_0 is clipped; None: vectors
+    first: int = 1  # step from which x_0 is drawn
 
     def clean(self, noise_of: NoisePredictor, x_t: Tensor, t: Tensor) -> Tensor:
         """x̂_0 of x_t [B, …] at steps t [B]."""
@@ -40,7 +43,7 @@ class Chain:
         return made.clamp(-1, 1) if self.levels else made
 
     def divergence(self, x0: Tensor, clean: Tensor, t: Tensor) -> Tensor:
-        """KL(q(x_{t−1} | x_t, x_0) ‖ p(x_{t−1} | x_t)) [B] at steps t ≥ 2: both Gaussian, of means that differ as x̂_0 does."""
+        """KL(q(x_{t−1} | x_t, x_0) ‖ p(x_{t−1} | x_t)) [B], t > first: both Gaussian, of means that differ as x̂_0 does."""
         s = self.schedule
         before = torch.cat([s.alpha_bar[:1], s.alpha_bar[:-1]])
         variance = s.variance(self.variance)
@@ -48,9 +51,10 @@ class Chain:
         weight = before * (s.beta / (1 - s.alpha_bar)) ** 2 / (2 * variance)
         return (0.5 * at(ratio - 1 - ratio.log(), t, x0) + at(weight, t, x0) * (x0 - clean) ** 2).flatten(1).sum(1)
 
-    def first(self, x0: Tensor, clean: Tensor) -> Tensor:
-        """log p(x_0 | x_1) [B], whose mean is x̂_0."""
-        std = math.sqrt(self.schedule.variance(self.variance)[1].item())
+    def drawn(self, x0: Tensor, clean: Tensor) -> Tensor:
+        """log p(x_0 | x_t) [B] at the first step, whose mean is x̂_0; σ² has the share of 1 − ᾱ_t that it has at t = 1."""
+        s = self.schedule
+        std = math.sqrt((s.variance(self.variance)[1] / s.beta[1] * (1 - s.alpha_bar[self.first])).item())
         if self.levels is None:
             density = -0.5 * ((x0 - clean) / std) ** 2 - math.log(std) - 0.5 * math.log(2 * math.pi)
             return density.flatten(1).sum(1)
@@ -62,9 +66,9 @@ class Chain:
         return 0.5 * (kept * x0**2 - kept - math.log1p(-kept)).flatten(1).sum(1)
 
     def proposal(self) -> Tensor:
-        """q(t) for t = 2…T, float64 [T − 1]: half of it as the KL terms weigh ‖ε − ε̂‖², half even."""
-        s = self.schedule
-        gain = (s.alpha_bar[1:-1] / (1 - s.alpha_bar[1:-1])) / (s.alpha_bar[2:] / (1 - s.alpha_bar[2:])) - 1
+        """q(t) for t = first + 1…T, float64: half of it as the KL terms weigh ‖ε − ε̂‖², half even."""
+        kept = self.schedule.alpha_bar[self.first :]
+        gain = (kept[:-1] / (1 - kept[:-1])) / (kept[1:] / (1 - kept[1:])) - 1
         return 0.5 * gain / gain.sum() + 0.5 / len(gain)
 
 
@@ -89,18 +93,18 @@ def variational_bound(
     """The bound [B] in nats, with one noise for each x_0 and term; its mean over noise is a lower bound of log p(x_0).
 
     num_times: KL terms computed for each datum, drawn in strata of `Chain.proposal` and weighted so that the mean stays the
-    same; None, or T − 1 and more: all of them.
+    same; None, or as many as there are: all of them.
     """
-    schedule = chain.schedule
+    schedule, first = chain.schedule, chain.first
 
     def clean(t: Tensor) -> Tensor:
         noise = standard_normal(tuple(x0.shape), generator, x0)
         return chain.clean(noise_of, diffused(x0, t, noise, schedule), t)
 
     steps = torch.ones(len(x0), dtype=torch.int64, device=x0.device)
-    bound = chain.first(x0, clean(steps)) - chain.prior(x0)
-    if num_times is None or num_times >= schedule.num_steps - 1:
-        for t in range(2, schedule.num_steps + 1):
+    bound = chain.drawn(x0, clean(first * steps)) - chain.prior(x0)
+    if num_times is None or num_times >= schedule.num_steps - first:
+        for t in range(first + 1, schedule.num_steps + 1):
             bound = bound - chain.divergence(x0, clean(t * steps), t * steps)
         return bound
     share = chain.proposal().to(x0.device)
@@ -108,7 +112,8 @@ def variational_bound(
     for stratum in range(num_times):
         place = torch.searchsorted(share.cumsum(0), (stratum + offset) / num_times).clamp(max=len(share) - 1)
         weight = (1 / (num_times * share[place])).to(x0.dtype)
-        bound = bound - weight * chain.divergence(x0, clean(place + 2), place + 2)
+        times = place + first + 1
+        bound = bound - weight * chain.divergence(x0, clean(times), times)
     return bound
 
 
