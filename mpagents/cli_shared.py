@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,11 +21,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for ma
 RUNS = Path("runs")
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def stop_as_by_ctrl_c() -> None:
+    """SIGTERM and SIGHUP interrupt, also in the moments when no runner handles them; what was ignored stays so (nohup)."""
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPPING[1:]:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
+
+
+def ignore_further() -> None:
+    """The process is about to end: another signal must not change how."""
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def told(as_json: bool, file: Path | None = None, lines: Any = None) -> Iterator[None]:
     """User errors as one line each with a fix, and the exit code."""
     from mpagents.configuration import InvalidInput
 
+    stop_as_by_ctrl_c()
     try:
         yield
     except InvalidInput as error:
@@ -43,6 +64,7 @@ def told(as_json: bool, file: Path | None = None, lines: Any = None) -> Iterator
         print(f"{error.strerror or error}: {error.filename or ''}; choose another folder with --out", file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt as interrupt:
+        ignore_further()
         message = str(interrupt) or "interrupted: finished trials are kept, the same command continues"
         print(message, file=sys.stderr)
         raise typer.Exit(130) from None
