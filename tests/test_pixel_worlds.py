@@ -411,3 +411,29 @@ def test_world_refuses_a_step_before_reset_and_an_unknown_action():
     env.reset(seed=0)
     with pytest.raises(ValueError, match="action is 3; expected 0 … 2"):
         env.step(3)
+
+
+@pytest.mark.parametrize("env_id", WORLDS)
+def test_world_observed_as_its_state_goes_the_same_way(env_id):
+    made = [
+        gymnasium.make_vec(f"envs:{env_id}", 4, vectorization_mode="vector_entry_point", max_episode_steps=9, observes=observes)
+        for observes in ("frame", "state")
+    ]
+    single = gymnasium.make(f"envs:{env_id}", observes="state")
+    assert isinstance(made[1], TorchVectorEnv) and single.observation_space == made[1].single_observation_space
+    assert single.reset(seed=4)[0] in single.observation_space
+    (_, seen), (state, told) = (env.reset(seed=4) for env in made)
+    ends = 0
+    for _ in range(30):
+        np.testing.assert_array_equal(state, seen["state"])
+        np.testing.assert_array_equal(state, told["state"])
+        action = made[0].action_space.sample()
+        (_, *came, seen), (state, *same, told) = (env.step(action) for env in made)
+        np.testing.assert_array_equal(came, same)
+        if "final_info" in seen:
+            ends += 1
+            ended = told["_final_obs"]
+            np.testing.assert_array_equal(told["final_obs"][ended], seen["final_info"]["state"][ended])
+    assert ends >= 3
+    with pytest.raises(ValueError, match="observes is 'truth'; expected 'frame' or 'state'"):
+        gymnasium.make(f"envs:{env_id}", observes="truth")

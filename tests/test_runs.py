@@ -7,6 +7,8 @@ import dataclasses
 import pytest
 
 from mpagents.configuration import InvalidInput
+from mpagents.encoder_specification import EncoderJob
+from mpagents.encoder_stage import make_encoder
 from mpagents.specification import Evaluation
 from mpagents.study import Study
 from mpagents.trial import run_trial
@@ -26,5 +28,10 @@ def test_study_file_runs(path, tmp_path):
         pytest.skip(str(error))
     for spec in trials:
         tiny = dataclasses.replace(spec, steps=600, evaluation=Evaluation(every=300, episodes=2))
+        if spec.encoder is not None:
+            fit = spec.encoder.fit | {"steps": min(2, spec.encoder.fit["steps"]), "validation_size": 10}
+            small = dataclasses.replace(spec.encoder, fit=fit, data=spec.encoder.data | {"steps": 80})
+            tiny = dataclasses.replace(tiny, encoder=small)
+            make_encoder(EncoderJob(tiny.env, small), tmp_path)
         status = run_trial(tiny, tmp_path)
         assert status["status"] == "finished", (spec.path, status["error"])

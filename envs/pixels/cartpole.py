@@ -16,6 +16,7 @@ from envs.finite.checks import check_count
 from envs.pixels.checks import check_size
 from envs.pixels.drawing import bar, centres, to_frames
 from envs.pixels.single import SingleEnv
+from envs.pixels.true_state import observed
 from mpagents.torch_env import ArraySpec, State, TorchVectorEnv
 
 CART_WIDTH, CART_HEIGHT, POLE_LENGTH, POLE_WIDTH, AXLE = (
@@ -124,10 +125,15 @@ def draw(poses: Tensor, sheet: Sheet) -> Tensor:
 
 
 def single(
-    size: int = 32, stack: int = 3, stride: int = 3, difference: bool = False, render_mode: str | None = None
+    size: int = 32,
+    stack: int = 3,
+    stride: int = 3,
+    difference: bool = False,
+    observes: str = "frame",
+    render_mode: str | None = None,
 ) -> SingleEnv:
     """The entry point of single environments."""
-    return SingleEnv(PixelCartPole(size, stack, stride, difference), render_mode)
+    return SingleEnv(observed(PixelCartPole(size, stack, stride, difference), observes), render_mode)
 
 
 def vector(
@@ -138,6 +144,9 @@ def vector(
     stack: int = 3,
     stride: int = 3,
     difference: bool = False,
+    observes: str = "frame",
 ) -> TorchVectorEnv:
     """The entry point of vector environments."""
-    return TorchVectorEnv(PixelCartPole(size, stack, stride, difference, max_episode_steps), num_envs, device)
+    return TorchVectorEnv(
+        observed(PixelCartPole(size, stack, stride, difference, max_episode_steps), observes), num_envs, device
+    )

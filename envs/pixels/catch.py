@@ -12,6 +12,7 @@ from envs.finite.checks import check_count
 from envs.pixels.checks import check_size
 from envs.pixels.drawing import bar, centres, disc, to_frames
 from envs.pixels.single import SingleEnv
+from envs.pixels.true_state import observed
 from mpagents.torch_env import ArraySpec, State, TorchVectorEnv
 
 BALL_RADIUS, PADDLE_HALF, PADDLE_THICKNESS = 0.06, 0.1, 0.05  # in frame widths, as all lengths here
@@ -77,13 +78,18 @@ def draw(positions: Tensor, size: int) -> Tensor:
     return to_frames(shades.mul_(255)[:, None])
 
 
-def single(size: int = 32, fall_steps: int = 16, render_mode: str | None = None) -> SingleEnv:
+def single(size: int = 32, fall_steps: int = 16, observes: str = "frame", render_mode: str | None = None) -> SingleEnv:
     """The entry point of single environments."""
-    return SingleEnv(Catch(size, fall_steps), render_mode)
+    return SingleEnv(observed(Catch(size, fall_steps), observes), render_mode)
 
 
 def vector(
-    num_envs: int = 1, max_episode_steps: int | None = None, device: str = "cpu", size: int = 32, fall_steps: int = 16
+    num_envs: int = 1,
+    max_episode_steps: int | None = None,
+    device: str = "cpu",
+    size: int = 32,
+    fall_steps: int = 16,
+    observes: str = "frame",
 ) -> TorchVectorEnv:
     """The entry point of vector environments."""
-    return TorchVectorEnv(Catch(size, fall_steps, max_episode_steps), num_envs, device)
+    return TorchVectorEnv(observed(Catch(size, fall_steps, max_episode_steps), observes), num_envs, device)

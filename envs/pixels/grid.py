@@ -13,6 +13,7 @@ from envs.finite.checks import check_count
 from envs.pixels.checks import check_channels, check_size
 from envs.pixels.single import SingleEnv
 from envs.pixels.tiles import AGENT, FLOOR, GOAL, KEY, LOCKED, OPEN, WALL, lay, tile_table
+from envs.pixels.true_state import observed
 from mpagents.torch_env import ArraySpec, State, TorchVectorEnv
 
 STEP_REWARD, GOAL_REWARD = -0.01, 1.0
@@ -124,9 +125,11 @@ def place(noise: Tensor, first: Tensor, wide: Tensor, cells: int, taken: Tensor 
     return index // wide * cells + first + index % wide
 
 
-def single(size: int = 32, cells: int = 8, doors: int = 1, channels: int = 3, render_mode: str | None = None) -> SingleEnv:
+def single(
+    size: int = 32, cells: int = 8, doors: int = 1, channels: int = 3, observes: str = "frame", render_mode: str | None = None
+) -> SingleEnv:
     """The entry point of single environments."""
-    return SingleEnv(PixelGrid(size, cells, doors, channels), render_mode)
+    return SingleEnv(observed(PixelGrid(size, cells, doors, channels), observes), render_mode)
 
 
 def vector(
@@ -137,6 +140,7 @@ def vector(
     cells: int = 8,
     doors: int = 1,
     channels: int = 3,
+    observes: str = "frame",
 ) -> TorchVectorEnv:
     """The entry point of vector environments."""
-    return TorchVectorEnv(PixelGrid(size, cells, doors, channels, max_episode_steps), num_envs, device)
+    return TorchVectorEnv(observed(PixelGrid(size, cells, doors, channels, max_episode_steps), observes), num_envs, device)

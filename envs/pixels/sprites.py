@@ -15,6 +15,7 @@ from envs.finite.checks import check_count
 from envs.pixels.checks import check_channels, check_size
 from envs.pixels.drawing import Colour, bar, centres, disc, in_channels, rounded
 from envs.pixels.single import SingleEnv
+from envs.pixels.true_state import observed
 from mpagents.torch_env import ArraySpec, State, TorchVectorEnv
 
 AGENT_HALF, TARGET_RADIUS, TOUCH = 0.07, 0.0925, 0.1  # in frame widths, as all lengths here
@@ -114,9 +115,11 @@ def draw(agent: Tensor, places: Tensor, looks: Looks, size: int) -> Tensor:
     return rounded(shades.clamp_(max=255.0))
 
 
-def single(size: int = 32, distractors: int = 3, channels: int = 3, render_mode: str | None = None) -> SingleEnv:
+def single(
+    size: int = 32, distractors: int = 3, channels: int = 3, observes: str = "frame", render_mode: str | None = None
+) -> SingleEnv:
     """The entry point of single environments."""
-    return SingleEnv(Sprites(size, distractors, channels), render_mode)
+    return SingleEnv(observed(Sprites(size, distractors, channels), observes), render_mode)
 
 
 def vector(
@@ -126,6 +129,7 @@ def vector(
     size: int = 32,
     distractors: int = 3,
     channels: int = 3,
+    observes: str = "frame",
 ) -> TorchVectorEnv:
     """The entry point of vector environments."""
-    return TorchVectorEnv(Sprites(size, distractors, channels, max_episode_steps), num_envs, device)
+    return TorchVectorEnv(observed(Sprites(size, distractors, channels, max_episode_steps), observes), num_envs, device)
