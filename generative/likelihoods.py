@@ -37,8 +37,8 @@ def soft_bound(x: Tensor, low: float, high: float) -> Tensor:
 
     A clamp would give no gradient outside, so that a scale once too small could never grow again.
     """
-    x = high - F.softplus(high - x)
-    return low + F.softplus(x - low)
+    above_low = (high - low) - F.softplus(high - x)
+    return low + F.softplus(above_low)
 
 
 def gumbel(uniform: Tensor) -> Tensor:

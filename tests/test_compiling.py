@@ -45,6 +45,19 @@ def test_graph_not_used_is_the_function_itself():
     assert graph(descend, "key", False) is descend
 
 
+def test_graph_that_the_compiler_refuses_runs_eagerly_and_says_so(monkeypatch, tmp_path, capsys):
+    def refuse(*_):
+        raise RuntimeError("NotImplementedError: SliceView")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiling, "_library", refuse)
+    plain, same = arguments(), arguments()
+    torch.testing.assert_close(graph(descend, "refused", True)(*same), descend(*plain))
+    torch.testing.assert_close(same, plain)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "running eagerly" in line
+
+
 @pytest.mark.slow
 def test_graph_computes_what_the_function_does_and_later_processes_load_it(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

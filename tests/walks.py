@@ -24,8 +24,9 @@ class Walk:
     late: bool = False
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
-        start = torch.randint(2, 6, (n, 1), generator=generator)
-        action = torch.randint(0, 2, (n, self.num_steps), generator=generator)
+        device = generator.device
+        start = torch.randint(2, 6, (n, 1), generator=generator, device=device)
+        action = torch.randint(0, 2, (n, self.num_steps), generator=generator, device=device)
         moves = (2 * action - 1).clone()
         moves[:, 0] = 0
         place = start + moves.cumsum(1)
@@ -45,7 +46,7 @@ def seen(place: torch.Tensor, frames: bool = True) -> torch.Tensor:
     """Frames [..., 8, 8, 1] or vectors [..., 1] of places [...]."""
     if not frames:
         return (place[..., None] - 3.5) / 2
-    columns = (torch.arange(CELLS) == place[..., None]).to(torch.uint8) * 255  # [..., 8]
+    columns = (torch.arange(CELLS, device=place.device) == place[..., None]).to(torch.uint8) * 255  # [..., 8]
     return columns[..., None, :, None].expand(*place.shape, CELLS, CELLS, 1).contiguous()
 
 

@@ -14,7 +14,7 @@ def kl_to_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
     >>> kl_to_standard_normal(torch.tensor([[2.0]]), torch.tensor([[0.0]])).item()
     2.0
     """
-    return 0.5 * (mean**2 + torch.expm1(2 * log_std)) - log_std
+    return 0.5 * (mean.square() + torch.expm1(2 * log_std)) - log_std
 
 
 def reparametrise(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:

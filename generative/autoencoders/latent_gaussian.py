@@ -33,7 +33,7 @@ AT_ONCE = 65_536  # codes that `importance_weighted` decodes at a time, at most
 class LatentGaussian(nn.Module):
     """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I) and p(x | z, y). x is data as recorded, y labels [B] or None."""
 
-    centre: Tensor  # the mean frame [C, H, W]; 0 for other data
+    centre: Tensor  # the mean frame [C, H, W]; 0 where `centres` is false
     centred: Tensor  # whether it is known, or not needed
 
     def __init__(
@@ -53,9 +53,9 @@ class LatentGaussian(nn.Module):
         self.encoder = encoder(form, hidden, channels, activation, 2 * latent)
         parameters = self.observation.out_features
         self.decoder = decoder(form, hidden, channels, activation, latent + num_classes, parameters)
-        centres = form.is_frames and head in ("gaussian", "laplace") and parameters == 1
-        self.register_buffer("centre", torch.zeros(form.inner if centres else ()))
-        self.register_buffer("centred", torch.tensor(not centres))
+        self.centres = form.is_frames and head in ("gaussian", "laplace") and parameters == 1
+        self.register_buffer("centre", torch.zeros(form.inner if self.centres else ()))
+        self.register_buffer("centred", torch.tensor(not self.centres))
 
     def inputs(self, x: Tensor, finite: bool = True) -> Tensor:
         return self.form.inputs(x, next(self.parameters()).dtype, finite)
@@ -65,7 +65,7 @@ class LatentGaussian(nn.Module):
         return self._posterior(self.inputs(x))
 
     def _posterior(self, inner: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = self.encoder(inner - self.centre).chunk(2, 1)
+        mean, raw = self.encoder(inner - self.centre if self.centres else inner).chunk(2, 1)
         return mean, soft_bound(raw, *LOG_STD_BOUNDS)
 
     def output(self, z: Tensor, label: Tensor | None) -> Tensor:
@@ -76,7 +76,8 @@ class LatentGaussian(nn.Module):
             z = torch.cat([z, self._one_hot(label, len(z), z)], 1)
         elif label is not None:
             raise ValueError("got labels for a model without condition: leave cond out, or set num_classes")
-        return self.decoder(z) + self.centre
+        output = self.decoder(z)
+        return output + self.centre if self.centres else output
 
     def log_likelihood(self, inner: Tensor, z: Tensor, label: Tensor | None, mask: Tensor | None = None) -> Tensor:
         """log p(x | z, y) [B] in nats, of x as `inputs` gives it."""
@@ -86,7 +87,7 @@ class LatentGaussian(nn.Module):
         """(log p(x | z) [B] at one z ~ q, KL of each dimension [B, L], posterior means [B, L]) of a batch."""
         inner = self.inputs(batch["x"], finite=not self.observation.binary)  # bits are looked at by their likelihood
         label = batch.get("label") if self.num_classes else None
-        if self.training:
+        if self.training and self.centres:
             find_centre(self, inner)
         mean, log_std = self._posterior(inner)
         z = reparametrise(mean, log_std, standard_normal(tuple(mean.shape), generator, mean))

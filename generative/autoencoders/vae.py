@@ -68,14 +68,9 @@ class VAE(GenerativeModel):
     def loss(self, batch: Batch, player: str = "model", *, generator: torch.Generator) -> tuple[Tensor, Metrics]:
         likelihood, kl, mean = self.net.bound_terms(batch, generator)
         reconstruction, total_kl = -likelihood.mean(), kl.sum(1).mean()
-        metrics = {
-            "reconstruction": reconstruction.detach(),
-            "kl": total_kl.detach(),
-        }
+        metrics = {"reconstruction": reconstruction.detach(), "kl": total_kl.detach()}
         if not self.training:
-            metrics["active_units"] = active_units(mean.detach())
-        if not self.training:
-            return reconstruction + total_kl, metrics
+            return reconstruction + total_kl, metrics | {"active_units": active_units(mean.detach())}
         if self.config.free_nats:
             total_kl = with_free_bits(kl, self.config.free_nats)
         return reconstruction + (self.kl_weight() * total_kl if self.config.warm_up else total_kl), metrics

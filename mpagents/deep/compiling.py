@@ -114,9 +114,20 @@ def _compiled(
                 traced = make_fx(flat)(*examples)
                 for node in traced.graph.nodes:
                     node.meta.clear()  # each tensor was traced under a mode of its own, which inductor refuses
-                run = _library(traced, examples, str(described), note)
+                run = _library_or_eager(traced, examples, str(described), note)
             _GRAPHS[key] = run, results[-1]
     return _GRAPHS[key]
+
+
+def _library_or_eager(
+    traced: GraphModule, examples: list[Tensor], described: str, note: Path | None
+) -> Callable[[list[Tensor]], list[Tensor]]:
+    """Where this torch's compiler can't take a graph, the traced operations as they are, and a line that says so."""
+    try:
+        return _library(traced, examples, described, note)
+    except RuntimeError as error:  # all of inductor's and the C++ compiler's
+        print(f"torch {torch.__version__} can't compile a graph ({type(error).__name__}): running eagerly", file=sys.stderr)
+        return lambda tensors: traced(*tensors)
 
 
 def _library(
