@@ -30,9 +30,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1_000)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
+    from mpagents.ray_session import ray_session
     from mpagents.results import ledger
-    from mpagents.runner import ray_session, run_on_ray, work
+    from mpagents.runner import run_on_ray
     from mpagents.study import Study
+    from mpagents.worker import work
 
     study = Study.from_values({"name": "runner", "seeds": arguments.trials, **STUDY})
     trials = study.trials().trials

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from mpagents.interrupting import ignore_further, stop_as_by_ctrl_c
 
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. agents.1.alpha=0.5")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that results go into")]
@@ -19,24 +19,6 @@ Address = Annotated[str | None, typer.Option(help="Join a Ray cluster, e.g. auto
 Fresh = Annotated[bool, typer.Option("--fresh", help="Discard earlier results")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, and nothing else")]
 RUNS = Path("runs")
-
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def stop_as_by_ctrl_c() -> None:
-    """SIGTERM and SIGHUP interrupt, also in the moments when no runner handles them; what was ignored stays so (nohup)."""
-    if threading.current_thread() is threading.main_thread():
-        for number in STOPPING[1:]:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, signal.default_int_handler)
-
-
-def ignore_further() -> None:
-    """The process is about to end: another signal must not change how."""
-    if threading.current_thread() is threading.main_thread():
-        for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ def _kernels() -> tuple[str, bool]:
 
 
 def _ray() -> tuple[str, bool]:
-    from mpagents.runner import ray_session
+    from mpagents.ray_session import ray_session
 
     with ray_session(1, None) as slots:
         outside = [f"{address}:{port}" for address, port in listening(family(os.getpid())) if not address.is_loopback]

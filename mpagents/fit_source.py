@@ -92,22 +92,24 @@ def told_by_data(config_class: type, given: Mapping[str, Any], source: Any) -> d
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     if "height" not in fields:
         told.pop("channels", None)  # of convolutions
+    if "shape" in fields:
+        told.pop("num_steps", None)  # of a diffusion or a flow
     optional = [name for name in ("num_classes", "num_labels") if name in fields and not _required(fields[name])]
     return {key: value for key, value in told.items() if key in fields and key not in given and key not in optional}
 
 
 def shapes(x: torch.Tensor, levels: int | None) -> dict[str, Any]:
-    """By the names that configurations have for them.
+    """By the names that configurations have for them; the shape is a step's where x are sequences.
 
     >>> shapes(torch.zeros(5, 64), None)
     {'shape': (64,), 'dimensions': 64, 'in_features': 64, 'size': 1, 'num_steps': 64, 'vectors': True}
     """
-    shape = tuple(x.shape[1:])
+    shape = tuple(x.shape[2:] if x.ndim in (3, 5) else x.shape[1:])
     told: dict[str, Any] = {"shape": shape, "dimensions": math.prod(shape)}
     if x.ndim == 2:  # numbers, or a sequence of them
         told |= {"in_features": shape[0], "size": 1, "num_steps": shape[0], "vectors": True}
     if x.ndim == 3:
-        told |= {"in_features": shape[1], "size": shape[1], "num_steps": shape[0], "vectors": False}
+        told |= {"in_features": shape[0], "size": shape[0], "num_steps": x.shape[1], "vectors": False}
     if x.ndim == 4:
         told |= {"height": shape[0], "width": shape[1], "channels": shape[2]}
     if x.dtype == torch.uint8:

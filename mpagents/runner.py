@@ -8,43 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
-import os
-import signal
-import socket
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpagents.configuration import InvalidInput
 from mpagents.encoder_specification import encoder_jobs, held_back
-from mpagents.processes import dying_with_this, family
+from mpagents.interrupting import STOPPING, check_stopped, handling, interrupt, listening
+from mpagents.ray_session import ray_session
 from mpagents.results import ledger
 from mpagents.results.checkpoint import steps
 from mpagents.results.files import check_inside
 from mpagents.results.results import Results
 from mpagents.specification import TrialSpec
 from mpagents.study import Study
-from mpagents.worker import ONE_THREAD, TOLD_EVERY, Message, work
+from mpagents.worker import TOLD_EVERY, Message, work
 
 if TYPE_CHECKING:
     from mpagents.fit_specification import FitSpec
 
 PACK_SECONDS = 1.0  # work in one task
 MAX_RETRIES = 2  # of a trial whose worker process died, from one checkpoint
-QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
-# 0: all processes of an embedded Ray listen on 127.0.0.1 alone; else on all interfaces, whatever `_node_ip_address` says.
-NETWORKED = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 Listener = Callable[[Message], None]
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM; what was finished is kept, and the same command continues."""
 
 
 def run(
@@ -85,7 +72,7 @@ def run(
 
 
 def _run_here(todo: list[Any], folder: Path, listen: Listener) -> None:
-    with _handling(_interrupt, STOPPING):
+    with handling(interrupt, STOPPING):
         for pack in todo:
             for messages in work([pack.to_json()], str(folder), []):
                 for message in messages:
@@ -107,128 +94,10 @@ def run_fits(
     return [ledger.read_status(root, spec.path) for spec in specs]
 
 
-STOPPING = (signal.SIGTERM, signal.SIGHUP)  # end a study as Ctrl-C does
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    raise Interrupted
-
-
-@contextmanager
-def _handling(handler: Any, signals: tuple[signal.Signals, ...]) -> Iterator[None]:
-    """Handle signals so, where they can be handled at all: in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
-
-
-_signals: socket.socket | None = None  # gives the number of every signal that has come
-
-
-@contextmanager
-def _listening() -> Iterator[None]:
-    """Let `_check_stopped` hear signals: what a handler raises is lost where it runs within a callback of Ray's."""
-    global _signals
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        before, _signals = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False), ours
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            _signals = None
-
-
-def _check_stopped() -> None:
-    """Raise Interrupted where a signal has asked for it."""
-    with contextlib.suppress(BlockingIOError):
-        if _signals is not None and set(_signals.recv(4096)) & {signal.SIGINT, *STOPPING}:
-            raise Interrupted
-
-
-@contextmanager
-def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
-    """Ray, started for this study or joined; gives the number of trials to run at once."""
-    saved = {name: os.environ.get(name) for name in (*ONE_THREAD, *QUIET, NETWORKED)}
-    networked = {NETWORKED: str(int(address is not None))}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1") | QUIET | networked)  # inherited by the worker processes
-    import ray
-
-    ray._private.ray_constants.ENABLE_RAY_CLUSTER = address is not None  # as the variable says, where Ray was imported before
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    started = not ray.is_initialized()
-    try:
-        _check_stopped()
-        _check_address(address)
-        if started:
-            own: dict[str, Any] = {"num_cpus": workers or os.cpu_count(), "object_store_memory": 100_000_000}
-            own["_node_ip_address"] = "127.0.0.1"  # reachable from this machine alone
-            try:
-                ray.init(
-                    address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-                    configure_logging=False, **({} if address else own),
-                )  # fmt: skip
-            except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
-                raise Interrupted from error
-            except ConnectionError as error:
-                fix = "start one (`ray start --head`), or leave --address out to use this machine"
-                raise ValueError(f"no Ray cluster found at {address!r}; {fix}") from error
-            _check_stopped()
-            _warn_of_strangers(ray.get_runtime_context().gcs_address)
-        slots = int(ray.cluster_resources().get("CPU", 1))
-        ours = family(os.getpid()) - {os.getpid()} if started and address is None else set()
-        with _handling(_interrupt, STOPPING), dying_with_this(ours):  # again: ray.init handles SIGTERM itself
-            yield min(slots, workers or slots)
-    finally:
-        if started:
-            with _handling(signal.SIG_IGN, (signal.SIGINT, *STOPPING)):  # a second Ctrl-C must not leave processes behind
-                ray.shutdown()
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _warn_of_strangers(address: str) -> None:
-    """Say so where the Ray at host:port can be reached from elsewhere, and asks nobody who they are."""
-    near = address.startswith(("localhost:", "127.", "[::1]"))
-    if not near and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-        print(
-            f"warning: the Ray at {address} has no authentication, so whoever reaches it runs code on its machines; "
-            "keep it in a network of your own, or start it with RAY_AUTH_MODE=token",
-            file=sys.stderr,
-        )
-
-
-def _check_address(address: str | None) -> None:
-    """Refuse host:port where nothing listens: Ray itself would wait for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not colon:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no Ray cluster answers at {address} ({error}); expected host:port of a head node, or auto"
-        ) from error
-
-
 def _run_on_ray(todo: list[Any], folder: Path, listen: Listener, workers: int | None, address: str | None) -> None:
     # What Ray prints is for people: standard output belongs to results.
-    handled = _handling(_interrupt, STOPPING)
-    with contextlib.redirect_stdout(sys.stderr), _listening(), handled, ray_session(workers, address) as slots:
+    handled = handling(interrupt, STOPPING)
+    with contextlib.redirect_stdout(sys.stderr), listening(), handled, ray_session(workers, address) as slots:
         run_on_ray(todo, folder, listen, slots)
 
 
@@ -251,7 +120,7 @@ def run_on_ray(todo: list[Any], folder: Path, listen: Listener, slots: int) -> N
             pack = {spec.path: waiting.popleft() for spec in list(itertools.islice(waiting, size))}
             running[remote.remote([spec.to_json() for spec in pack.values()], str(folder), path)] = pack
         ready, _ = ray.wait(list(running), timeout=TOLD_EVERY)
-        _check_stopped()
+        check_stopped()
         for task in ready:
             try:
                 messages = ray.get(next(task))
@@ -297,6 +166,3 @@ def _lost(
         else:
             again.append(spec)
     return again
-
-
-__all__ = ["Interrupted", "InvalidInput", "run", "run_fits"]

@@ -17,7 +17,6 @@ never read, and taken away at the end.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -30,18 +29,19 @@ from pathlib import Path
 from typing import Any
 
 from mpagents.configuration import InvalidInput, Problem
+from mpagents.interrupting import STOPPING, handling, interrupt, listening
 from mpagents.progress_bar import ProgressBar
+from mpagents.ray_session import exporting, ray_session
 from mpagents.results import ledger as studies
 from mpagents.results.results import Results
-from mpagents.runner import STOPPING, _check_stopped, _handling, _interrupt, _listening, ray_session, run
+from mpagents.runner import run
+from mpagents.tune_adapters import MAX_RETRIES, recorder, scheduler, searcher, trainable
 from mpagents.tune_finals import Finals, conclude, finalists
 from mpagents.tune_ledger import Entry, Ledger, continued, discard
 from mpagents.tune_search import Search, explorer, left
-from mpagents.tune_searchers import Source, source
+from mpagents.tune_searchers import source
 from mpagents.tune_specification import Pair, TuneStudy
-from mpagents.tune_trial import Configuration, Order
 
-MAX_RETRIES = 2  # of a configuration whose worker process died
 OF_TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials log for themselves
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -113,22 +113,15 @@ def _check_resources(study: TuneStudy, slots: int, started: bool = True) -> None
 @contextmanager
 def _tune_session() -> Iterator[None]:
     """What Tune reads of the environment, and signals heard, while a search runs."""
-    saved = {name: os.environ.get(name) for name in OF_TUNE}
-    os.environ.update(OF_TUNE)
     logger = logging.getLogger("ray.tune")  # would print every failure's traceback; trials keep theirs
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         # What Ray prints is for people: standard output belongs to results.
-        with contextlib.redirect_stdout(sys.stderr), _listening(), _handling(_interrupt, STOPPING):
+        with exporting(OF_TUNE), contextlib.redirect_stdout(sys.stderr), listening(), handling(interrupt, STOPPING):
             yield
     finally:
         logger.setLevel(level)
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _search(study: TuneStudy, todo: list[Pair], ledgers: dict[str, Ledger], folder: Path, slots: int, show: str) -> None:
@@ -157,7 +150,7 @@ def _fit(search: Search, slots: int, storage: Path) -> None:
     proposing = source(tuning, search.pair, search.ledger, optuna_search)
     concurrent = min(max(1, int(slots / tuning.resources.cpus)), tuning.max_concurrent or slots)
     config = ray.tune.TuneConfig(
-        search_alg=_searcher(search, proposing), scheduler=_scheduler(search), max_concurrent_trials=concurrent,
+        search_alg=searcher(search, proposing), scheduler=scheduler(search), max_concurrent_trials=concurrent,
         num_samples=max(1, left(search.study, search.pair, search.ledger)), reuse_actors=True,
         trial_name_creator=_id_of, trial_dirname_creator=_id_of,
     )  # fmt: skip
@@ -172,13 +165,13 @@ def _fit_population(search: Search, slots: int, storage: Path) -> None:
     tuning, settings = search.tuning, search.tuning.scheduler
     while len(search.ledger.entries) < search.study.num_samples(search.pair):
         search.waiting.append(search.ledger.suggest(search.acceptable(len(search.ledger.entries))))
-    scheduler = PopulationBasedTraining(
+    exploiting = PopulationBasedTraining(
         time_attr="mark", metric="value", mode=tuning.direction, quantile_fraction=settings.get("quantile"),
         perturbation_interval=settings.evaluations("every", search.every), custom_explore_fn=explorer(search), log_config=False,
     )  # fmt: skip
     orders = [search.order(entry).to_json() for entry in search.waiting]
     config = ray.tune.TuneConfig(
-        scheduler=scheduler, num_samples=1, reuse_actors=True, trial_name_creator=_id_of, trial_dirname_creator=_id_of
+        scheduler=exploiting, num_samples=1, reuse_actors=True, trial_name_creator=_id_of, trial_dirname_creator=_id_of
     )
     _tuner(search, storage, config, {"order": ray.tune.grid_search(orders)}).fit()
 
@@ -191,134 +184,11 @@ def _tuner(search: Search, storage: Path, config: Any, space: dict[str, Any]) ->
     import ray.tune
 
     asked = search.tuning.resources
-    trainable = ray.tune.with_resources(_trainable(), {"cpu": asked.cpus, "gpu": asked.gpus})
+    workers = ray.tune.with_resources(trainable(), {"cpu": asked.cpus, "gpu": asked.gpus})
     population = search.tuning.scheduler.name == "pbt"
     run_config = ray.tune.RunConfig(
-        name="search", storage_path=str(storage), verbose=0, callbacks=[_recorder(search)],
+        name="search", storage_path=str(storage), verbose=0, callbacks=[recorder(search)],
         failure_config=ray.tune.FailureConfig(max_failures=MAX_RETRIES),
         checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=4 if population else 1),
     )  # fmt: skip
-    return ray.tune.Tuner(trainable, param_space=space, tune_config=config, run_config=run_config)
-
-
-def _trainable() -> type:
-    """The class that Tune runs in worker processes: a `Configuration` there."""
-    import ray.tune
-
-    path = [str(Path.cwd()), *(entry for entry in sys.path if entry)]
-
-    class Trainable(ray.tune.Trainable):
-        def setup(self, config: dict[str, Any]) -> None:
-            from mpagents.worker import limit_threads
-
-            sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
-            limit_threads()
-            self.configuration = Configuration(Order.from_json(config["order"]), self.trial_name)
-
-        def step(self) -> dict[str, Any]:
-            return self.configuration.advance()
-
-        def save_checkpoint(self, checkpoint_dir: str) -> None:
-            self.configuration.save(Path(checkpoint_dir))
-
-        def load_checkpoint(self, checkpoint: Any) -> None:
-            self.configuration.load(Path(checkpoint))
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.configuration.close()
-            self.setup(new_config)
-            return True
-
-        def cleanup(self) -> None:
-            self.configuration.close()
-
-    return Trainable
-
-
-def _searcher(search: Search, proposing: Source) -> Any:
-    """What Tune asks for configurations."""
-    from ray.tune.search import Searcher
-
-    class FromLedger(Searcher):
-        def set_search_properties(self, *_: Any, **__: Any) -> bool:
-            return True
-
-        def suggest(self, trial_id: str) -> Any:
-            order = search.next(trial_id, proposing)
-            return Searcher.FINISHED if order is None else {"order": order.to_json()}
-
-        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-            proposing.report(search.by_trial[trial_id][0], result["mark"], result["value"])
-
-        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            name, entry = search.by_trial[trial_id]
-            ended = "failed" if error or entry.value is None else "finished"
-            proposing.end(name, dataclasses.replace(entry, state=entry.state or ended))
-
-        def save(self, checkpoint_path: str) -> None:
-            Path(checkpoint_path).write_bytes(b"")
-
-        def restore(self, checkpoint_path: str) -> None:
-            raise NotImplementedError("a search is continued from its ledger")
-
-    return FromLedger(metric="value", mode=search.tuning.direction)
-
-
-def _recorder(search: Search) -> Any:
-    """What hears of results from Tune, and writes them into the ledger."""
-    from ray.tune import Callback
-
-    def end(trial: Any, state: str, error: str | None = None) -> None:
-        entry = search.ledger.entries[str(trial)]
-        if entry.state is None:
-            search.end(entry, state, json.loads(trial.config["order"])["values"], error)
-
-    class Recorder(Callback):
-        def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
-            _check_stopped()
-
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-            search.report(str(trial), result)
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            whole = search.ledger.entries[str(trial)].mark >= search.pair.marks
-            end(trial, "finished" if whole else "stopped")
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            order = Order.from_json(trial.config["order"])
-            end(trial, "failed", order.problem(str(trial)) or f"its process died {1 + MAX_RETRIES} times")
-
-    return Recorder()
-
-
-class _Replayed:
-    """A trial of an interrupted search, as schedulers look at one."""
-
-    def __init__(self, id: str) -> None:
-        self.trial_id = f"replayed-{id}"
-
-
-def _scheduler(search: Search) -> Any:
-    """The scheduler, which has heard the results of configurations that have ended."""
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
-
-    settings, mode = search.tuning.scheduler, search.tuning.direction
-    if settings.name == "none":
-        return FIFOScheduler()
-    grace = settings.evaluations("grace", search.every)
-    if settings.name == "asha":
-        scheduler = ASHAScheduler(
-            time_attr="mark", metric="value", mode=mode, max_t=search.pair.marks, grace_period=grace,
-            reduction_factor=settings.get("reduction_factor"),
-        )  # fmt: skip
-    else:
-        scheduler = MedianStoppingRule(
-            time_attr="mark", metric="value", mode=mode, grace_period=grace, min_samples_required=settings.get("min_samples"),
-            min_time_slice=float("inf"),  # never let a configuration wait for others
-        )  # fmt: skip
-    for entry in search.before:
-        stub = _Replayed(entry.id)
-        scheduler.on_trial_add(None, stub)
-        for (_, mark), value in entry.reports.items():
-            scheduler.on_trial_result(None, stub, {"mark": mark, "value": value})
-    return scheduler
+    return ray.tune.Tuner(workers, param_space=space, tune_config=config, run_config=run_config)

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 from typing import Any
 
-from mpagents.agents import agent_class
-from mpagents.configuration import InvalidInput, Problem, nearest, validate
-from mpagents.expansion import _agent
-from mpagents.specification import AGENT_KEYS, TrialSpec, slug
+from mpagents.configuration import InvalidInput, Problem, validate
+from mpagents.specification import TrialSpec
 from mpagents.study import Study
+from mpagents.tune_pairs import pairs_of, problems_of_pairs
+from mpagents.tune_places import place_of, problems_of_values
 from mpagents.tune_space import Domain, grid_size
-from mpagents.tune_specification import (
-    FIRST_SEED,
-    MAX_SAMPLES,
-    METRICS,
-    NUM_SAMPLES,
-    OF_SCHEDULERS,
-    Pair,
-    Place,
-    TuneStudy,
-    Tuning,
-    put,
-)
-
-# Settings that an agent reads at each update, so that they may change while it learns. Others shape what it has learnt
-# (networks, replay, tables). A user's agent names its own in a class attribute `perturbable`.
-PERTURBABLE = {
-    "q_learning": ("alpha", "alpha_decay", "epsilon"),
-    "sarsa": ("alpha", "alpha_decay", "epsilon"),
-    "td": ("alpha", "alpha_decay"),
-    "monte_carlo": ("alpha", "alpha_decay", "epsilon"),
-    "model_based": ("alpha", "alpha_decay", "epsilon"),
-    "dqn": ("learning_rate", "epsilon", "beta", "max_grad_norm"),
-    "reinforce": ("learning_rate", "value_learning_rate", "entropy_coefficient", "max_grad_norm"),
-    "actor_critic": (
-        "learning_rate", "gae_lambda", "clip_ratio", "value_coefficient", "entropy_coefficient", "max_grad_norm",
-    ),
-}  # fmt: skip
+from mpagents.tune_specification import FIRST_SEED, MAX_SAMPLES, METRICS, NUM_SAMPLES, OF_SCHEDULERS, TuneStudy, Tuning
 
 
 def read(values: dict[str, Any]) -> TuneStudy:
@@ -49,12 +22,12 @@ def read(values: dict[str, Any]) -> TuneStudy:
     if tuning is None:
         raise InvalidInput(problems)
     domains = _domains(tuning, problems)
-    places = {key: place for key in tuning.space if (place := _place(key, values, problems)) is not None}
-    problems += _problems_of_values(values, domains, places)
+    places = {key: place for key in tuning.space if (place := place_of(key, values, problems)) is not None}
+    problems += problems_of_values(values, domains, places)
     if study is not None:
         problems += _seed_problems(study, tuning)
-        pairs = _pairs(study, trials, domains, places)
-        problems += _problems_of_pairs(tuning, pairs, trials)
+        pairs = pairs_of(study, trials, domains, places)
+        problems += problems_of_pairs(tuning, pairs, trials)
     if problems or study is None:
         raise InvalidInput(problems)
     return TuneStudy(study, tuning, [pair for pair in pairs if pair.space], [pair for pair in pairs if not pair.space])
@@ -142,95 +115,6 @@ def _domains(tuning: Tuning, problems: list[Problem]) -> dict[str, Domain]:
     return domains
 
 
-def _place(key: str, values: dict[str, Any], problems: list[Problem]) -> Place | None:
-    """The place in the study that 'agents.dqn.learning_rate' means; entries by label or number."""
-    section, _, rest = key.partition(".")
-    where: Place = ("tune", "space", key)
-    if section not in ("agents", "encoders"):
-        what = f"begins with {section!r}; expected agents.<label>.<setting> or encoders.<label>.<setting>"
-        problems.append(Problem(where, f"{what}{nearest(section, ('agents', 'encoders'))}"))
-        return None
-    entries = values.get(section)
-    labels = [_label(section, entry) for entry in entries] if isinstance(entries, list | tuple) else []
-    known = {str(i): i for i in range(len(labels))} | {label: i for i, label in enumerate(labels) if label is not None}
-    name = max((name for name in known if rest.startswith(f"{name}.")), key=len, default=None)
-    if name is None:
-        label = rest.partition(".")[0]
-        if label in known:
-            problems.append(Problem(where, f"names no setting of {label!r}; expected e.g. {section}.{label}.learning_rate"))
-        else:
-            problems.append(Problem(where, f"no {label!r} in {section}{nearest(label, [str(x) for x in labels if x])}"))
-        return None
-    setting = rest[len(name) + 1 :].split(".")
-    if setting[0] in AGENT_KEYS if section == "agents" else setting[0] == "label":
-        problems.append(
-            Problem(where, f"{setting[0]!r} is the same for all configurations; expected a setting that is searched")
-        )
-        return None
-    return (section, known[name], *(int(part) if part.isdecimal() else part for part in setting))
-
-
-def _label(section: str, entry: Any) -> str | None:
-    if section == "encoders":
-        from mpagents.encoder_entry import read_encoder
-
-        try:
-            read = read_encoder(entry, ())
-        except (ValueError, TypeError):
-            return None
-        return read.label if read else None
-    if isinstance(entry, str):
-        return slug(entry)
-    label = entry.get("label") or slug(str(entry.get("name"))) if isinstance(entry, dict) else None
-    return label if isinstance(label, str) else None
-
-
-def _problems_of_values(values: dict[str, Any], domains: dict[str, Domain], places: dict[str, Place]) -> list[Problem]:
-    """What agents and encoders say to the ends of each domain, and to each choice, other keys being at their first value."""
-    found = []
-    keys = [key for key in domains if key in places]
-    for key in keys:
-        section, index, *inner = places[key]
-        others = _with_firsts(values, [other for other in keys if other != key], domains, places)
-        before = _messages(section, others[str(section)][index], tuple(inner))
-        for value in domains[key].values:
-            try:
-                entry = put(others, places[key], value)[str(section)][index]
-            except (ValueError, TypeError) as error:
-                found.append(Problem(("tune", "space", key), str(error)))
-                break
-            wrong = [message for message in _messages(section, entry, tuple(inner)) if message not in before]
-            if wrong:
-                found.append(Problem(("tune", "space", key), "; ".join(wrong)))
-                break
-    return found
-
-
-def _with_firsts(
-    values: dict[str, Any], keys: list[str], domains: dict[str, Domain], places: dict[str, Place]
-) -> dict[str, Any]:
-    for key in keys:
-        with contextlib.suppress(ValueError, TypeError):  # told of the key itself
-            values = put(values, places[key], domains[key].values[0])
-    return values
-
-
-def _messages(section: Any, entry: Any, place: Place) -> list[str]:
-    """Everything wrong with an agent's or an encoder's entry; with the place in it where that is another one."""
-    try:
-        if section == "agents":
-            _agent(entry, (), 1)
-        else:
-            from mpagents.encoder_entry import read_encoder
-
-            read_encoder(entry, ())
-    except InvalidInput as error:
-        return [problem.message if problem.place == place else str(problem) for problem in error.problems]
-    except (ValueError, TypeError) as error:
-        return [str(error)]
-    return []
-
-
 def _seed_problems(study: Study, tuning: Tuning) -> list[Problem]:
     own = set(range(study.seeds)) if isinstance(study.seeds, int) else set(study.seeds)
     seeds = tuning.search_seeds
@@ -240,57 +124,3 @@ def _seed_problems(study: Study, tuning: Tuning) -> list[Problem]:
         what = f"{sorted(own & set(seeds))} are the study's seeds, which the search must not see"
         return [Problem(("tune", "seeds"), f"{what}; expected other numbers, or a count (they begin at {FIRST_SEED:,})")]
     return []
-
-
-def _pairs(study: Study, trials: list[TrialSpec], domains: dict[str, Domain], places: dict[str, Place]) -> list[Pair]:
-    """Every pair of the study, in its order."""
-    values = study.to_values()
-    labels = {section: [_label(section, entry) for entry in values[section]] for section in ("agents", "encoders")}
-    envs = list(dict.fromkeys(trial.env.label for trial in trials))
-    given = [entry.get("label") or slug(entry["id"]) if isinstance(entry, dict) else slug(entry) for entry in values["envs"]]
-    pairs: dict[tuple[str, str, str], Pair] = {}
-    for trial in trials:
-        key = (trial.env.label, trial.agent.label, trial.encoder.label if trial.encoder else "")
-        if key in pairs:
-            continue
-        at = {"agents": labels["agents"].index(key[1]), "encoders": labels["encoders"].index(key[2] or None)}
-        alone = {section: [values[section][i]] for section, i in at.items()} | {"envs": [values["envs"][given.index(key[0])]]}
-        own = {name: place for name, place in places.items() if name in domains and at[str(place[0])] == place[1]}
-        kept = {name: value for name, value in values.items() if name not in ("tune", "skip_incompatible")}
-        pairs[key] = Pair(
-            kept | alone, *key, {name: domains[name] for name in own},
-            {name: (place[0], 0, *place[2:]) for name, place in own.items()},
-            1 if trial.planner else -(-trial.steps // trial.evaluation.every),
-        )  # fmt: skip
-    return sorted(pairs.values(), key=lambda pair: envs.index(pair.env))
-
-
-def _problems_of_pairs(tuning: Tuning, pairs: list[Pair], trials: list[TrialSpec]) -> list[Problem]:
-    """What a searched pair can't have: a metric that isn't known of it, a scheduler that has nothing to go by."""
-    from mpagents.building import prepare
-
-    found: dict[str, Problem] = {}
-
-    def say(place: str, message: str) -> None:
-        found.setdefault(place, Problem(("tune", *place.split(".", 1)), message))
-
-    scheduler = tuning.scheduler
-    for pair in (pair for pair in pairs if pair.space):
-        spec = next(trial for trial in trials if (trial.env.label, trial.agent.label) == (pair.env, pair.agent))
-        if tuning.metric == "regret" and (prepare(spec)[1].mdp is None or pair.encoder):
-            say("metric", f"regret is known of finite MDPs alone, not of {pair.env}; expected mean_reward")
-        if scheduler.name != "none" and pair.marks < 2:
-            what = f"{pair.agent} on {pair.env} is evaluated once (evaluation.every: {spec.evaluation.every:,})"
-            say("scheduler", f"{what}; {scheduler.name} needs several evaluations in {spec.steps:,} steps")
-        waits = {key: getattr(scheduler, key) for key in ("grace", "every") if getattr(scheduler, key)}
-        for key, wait in waits.items():
-            if wait >= spec.steps:
-                say(f"scheduler.{key}", f"got {wait:,}; expected less than the {spec.steps:,} steps of a trial")
-        if scheduler.name == "pbt":
-            able = getattr(agent_class(spec.agent.name), "perturbable", PERTURBABLE.get(spec.agent.name, ()))
-            for key, place in pair.places.items():
-                if place[0] != "agents" or place[2] not in able:
-                    what = f"{place[2]!r} can't change while {pair.agent} learns"
-                    fix = f"pbt takes what an agent reads at each update: {', '.join(able)}" if able else "pbt can't tune it"
-                    say(f"space.{key}", f"{what}; {fix}")
-    return list(found.values())

@@ -12,10 +12,10 @@ from mpagents.configuration import InvalidInput
 from mpagents.progress_bar import ProgressBar
 from mpagents.seeding import generator
 from mpagents.tune_ledger import Entry, Ledger
+from mpagents.tune_order import Order, newest_generation
 from mpagents.tune_searchers import Source
 from mpagents.tune_space import perturbed_values, random_values
 from mpagents.tune_specification import Pair, TuneStudy
-from mpagents.tune_trial import Order, newest_generation
 
 TRIES = 100  # of a population's draws that agents refuse
 

@@ -8,8 +8,6 @@ the earlier ones again without training.
 In population-based training a configuration that copies another one opens a new generation: trials of their own, which begin
 from the copied checkpoints (weights, optimisers, replay, normalisers, random generators, to the bit) with the new settings,
 and stand in TensorBoard with their own hparams.
-
-    search/<env>/<agent>.c0003[.g1][+<encoder>]/seed=<n>/
 """
 
 from __future__ import annotations
@@ -20,80 +18,19 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mpagents.encoder_specification import job_of
 from mpagents.results import ledger
 from mpagents.results.checkpoint import load_checkpoint, save_checkpoint, steps
-from mpagents.results.files import check_inside, read_json, write_json
+from mpagents.results.files import read_json, write_json
 from mpagents.specification import TrialSpec
 from mpagents.trial import trial_steps
+from mpagents.tune_order import GENERATION, Order, generation_folder, newest_generation
 from mpagents.watch import time_limit
 
-GENERATION = "generation.json"  # in a generation's folder: its settings, and where it came from
 COPIED = "copied.json"  # in a checkpoint of Tune's
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a worker is to do: the trials of a configuration, whose labels don't tell its id yet."""
-
-    id: str  # of the configuration
-    specs: list[TrialSpec]  # one a seed
-    values: dict[str, Any]  # of the space's keys
-    metric: str
-    root: Path  # the search's folder
-    population: bool  # population-based training: generations
-    generation: int = 0
-    mark: int = 0  # the evaluation from which a population's member continues
-
-    def to_json(self) -> str:
-        values = {key: getattr(self, key) for key in ("id", "values", "metric", "population", "generation", "mark")}
-        return json.dumps(values | {"root": str(self.root), "specs": [spec.to_json() for spec in self.specs]})
-
-    @classmethod
-    def from_json(cls, text: str) -> Order:
-        values = json.loads(text)
-        specs = [TrialSpec.from_json(spec) for spec in values.pop("specs")]
-        return cls(specs=specs, root=Path(values.pop("root")), **values)
-
-    @property
-    def marks(self) -> int:
-        """Evaluations of a trial."""
-        spec = self.specs[0]
-        return 1 if spec.planner else -(-spec.steps // spec.evaluation.every)
-
-    def labelled(self, id: str, generation: int) -> list[TrialSpec]:
-        """The trials as they stand in the search's folder."""
-        ending = f".{id}.g{generation}" if self.population else f".{id}"
-        return [replace(spec, agent=replace(spec.agent, label=spec.agent.label + ending)) for spec in self.specs]
-
-    def problem(self, id: str) -> str | None:
-        """What a trial of the configuration, or the encoder that it sees by, says of its failure."""
-        told = newest_generation(self, id) if self.population else None
-        trials = self.labelled(id, told["generation"] if told else 0)
-        job = job_of(self.specs[0])
-        for path in [spec.path for spec in trials] + ([job.path] if job else []):
-            status = ledger.read_status(self.root, path)
-            if status.get("status") == "failed":
-                return f"{path}: {status['error']['message']}"
-        return None
-
-
-def newest_generation(order: Order, id: str) -> dict[str, Any] | None:
-    """{generation, values, mark, of} of a population's member; None before its first."""
-    found, generation = None, 0
-    while (told := read_json(_generation_folder(order, id, generation) / GENERATION)) is not None:
-        found, generation = told | {"generation": generation}, generation + 1
-    return found
-
-
-def _generation_folder(order: Order, id: str, generation: int) -> Path:
-    path = Path(order.labelled(id, generation)[0].path).parent
-    check_inside(order.root, str(path))
-    return order.root / path
 
 
 class SeedRun:
@@ -205,7 +142,7 @@ class Configuration:
         if self.runs:
             return
         order = self.order
-        if order.population and not (_generation_folder(order, self.id, self.generation) / GENERATION).exists():
+        if order.population and not (generation_folder(order, self.id, self.generation) / GENERATION).exists():
             self._open_generation(None, None)
         self._make_encoder()
         specs = order.labelled(self.id, self.generation)
@@ -213,7 +150,7 @@ class Configuration:
 
     def _open_generation(self, folder: Path | None, of: dict[str, Any] | None) -> None:
         """The folder of a generation, whole or not at all, its checkpoints those in `folder`."""
-        target = _generation_folder(self.order, self.id, self.generation)
+        target = generation_folder(self.order, self.id, self.generation)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)

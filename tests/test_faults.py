@@ -18,7 +18,7 @@ from benchmarks.fault_rows.environments import BREAKING, STATES, VECTORS
 from benchmarks.fault_rows.outcome import results
 from benchmarks.fault_rows.writes import Fault, in_a_child
 from benchmarks.faults import ROWS, measure
-from mpagents import doctor, runner
+from mpagents import doctor, interrupting, ray_session
 from mpagents.configuration import InvalidInput
 from mpagents.processes import dying_with_this, family
 from mpagents.results.checkpoint import load_latest, save_checkpoint, steps
@@ -266,13 +266,13 @@ def test_study_refuses_more_trials_than_it_can_hold():
 
 
 def test_a_signal_that_a_callback_swallowed_still_stops_the_study():
-    with runner._listening():
+    with interrupting.listening():
         kept = signal.signal(signal.SIGTERM, lambda number, frame: None)  # as Ray's own handler, whose SystemExit was lost
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-            with pytest.raises(runner.Interrupted):
-                runner._check_stopped()
-            runner._check_stopped()  # told once
+            with pytest.raises(interrupting.Interrupted):
+                interrupting.check_stopped()
+            interrupting.check_stopped()  # told once
         finally:
             signal.signal(signal.SIGTERM, kept)
     assert signal.set_wakeup_fd(-1) == -1
@@ -306,12 +306,12 @@ def test_processes_die_with_the_one_that_is_killed_and_outlive_the_one_that_ends
 
 def test_a_strange_ray_without_authentication_is_warned_of(monkeypatch, capsys):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    runner._warn_of_strangers("127.0.0.1:6379")
+    ray_session.warn_of_strangers("127.0.0.1:6379")
     assert capsys.readouterr().err == ""
-    runner._warn_of_strangers("10.0.0.7:6379")
+    ray_session.warn_of_strangers("10.0.0.7:6379")
     assert "the Ray at 10.0.0.7:6379 has no authentication" in capsys.readouterr().err
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    runner._warn_of_strangers("10.0.0.7:6379")
+    ray_session.warn_of_strangers("10.0.0.7:6379")
     assert capsys.readouterr().err == ""
 
 

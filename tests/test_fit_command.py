@@ -22,7 +22,7 @@ from generative import recordings
 from generative.model import GenerativeModel
 from mpagents import fitting, listing
 from mpagents.configuration import InvalidInput
-from mpagents.fit_source import open_source, told_by_data
+from mpagents.fit_source import open_source, shapes, told_by_data
 from mpagents.fit_specification import FitSpec, specify
 from mpagents.fitting import check_folder, fit_all, fit_model, fit_steps
 from mpagents.recording import RecordingSpec, record
@@ -179,6 +179,8 @@ def test_the_data_tell_a_models_shapes_levels_and_classes(tmp_path):
     assert told["num_steps"] == 6 and told["condition_size"] == 1
     live = open_source("env:CartPole-v1", {"length": 3, "num_envs": 2})
     assert told_by_data(fields("size", "num_steps", "vectors"), {}, live) == {"size": 4, "num_steps": 3, "vectors": False}
+    assert told_by_data(fields("shape", "num_steps"), {}, live) == {"shape": (4,)}  # a diffusion's steps are its own
+    assert shapes(torch.zeros(2, 5, 8, 8, 3), None)["shape"] == (8, 8, 3)
 
 
 def test_folder_of_images_is_a_source_with_its_subfolders_as_labels(tmp_path):

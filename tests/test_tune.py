@@ -20,10 +20,11 @@ from mpagents.seeding import generator
 from mpagents.study_file import apply_overrides, parse_study
 from mpagents.tune_finals import finalists
 from mpagents.tune_ledger import Ledger, continued, discard
+from mpagents.tune_order import Order, newest_generation
 from mpagents.tune_search import Search
 from mpagents.tune_space import Domain, grid_values, perturbed_values, random_values
 from mpagents.tune_specification import TuneStudy
-from mpagents.tune_trial import Configuration, Order, newest_generation
+from mpagents.tune_trial import Configuration
 
 GOOD = """
 name: lake
@@ -421,16 +422,16 @@ def test_search_hands_out_unfinished_ones_first_and_records_what_agents_refuse(t
 def test_scheduler_of_a_continued_search_knows_the_earlier_results(tmp_path):
     from ray.tune.schedulers import TrialScheduler
 
-    from mpagents.tune import _Replayed, _scheduler
+    from mpagents.tune_adapters import Replayed, scheduler
 
     for name in ("asha", "median"):
         found = study(GOOD, f"tune.scheduler={name}")
         with Ledger(tmp_path / f"{name}.jsonl") as ledger:
             decisions = []
             for _ in range(2):
-                scheduler, new = _scheduler(search_of(found, tmp_path, ledger)), _Replayed("new")
-                scheduler.on_trial_add(None, new)
-                decisions.append(scheduler.on_trial_result(None, new, {"mark": 1, "value": 0.0}))
+                stopping, new = scheduler(search_of(found, tmp_path, ledger)), Replayed("new")
+                stopping.on_trial_add(None, new)
+                decisions.append(stopping.on_trial_result(None, new, {"mark": 1, "value": 0.0}))
                 for value in (1.0, 2.0, 3.0, 4.0) if not ledger.entries else ():
                     entry = ledger.suggest({})
                     for mark in (1, 2, 3, 4):
@@ -669,7 +670,7 @@ def test_perturbable_settings_are_read_while_an_agent_learns():
     import gymnasium as gym
 
     from mpagents import make_agent
-    from mpagents.tune_reading import PERTURBABLE
+    from mpagents.tune_pairs import PERTURBABLE
 
     changed = {"epsilon": 0.9, "alpha_decay": 0.5, "beta": 0.9, "max_grad_norm": 1e-3, "clip_ratio": 1e-3, "gae_lambda": 0.1}
     fixed = {

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.fault_rows.damage import damaged
 from benchmarks.fault_rows.outcome import (
@@ -27,10 +28,21 @@ from benchmarks.fault_rows.outcome import (
     workers_of,
 )  # fmt: skip
 
+OF_COMMANDS = ("trials lost", "trials unequal", "commands that failed")
+
+
+def count_faults(outcome: Outcome, process: subprocess.Popen, folder: Path, calm: dict[str, Any]) -> None:
+    """Wait for a command to end; count OF_COMMANDS, its trials beside those of the undisturbed run."""
+    process.communicate()
+    found = results(folder / "runs/slow")
+    outcome.faults["commands that failed"] += process.returncode != 0
+    outcome.faults["trials lost"] += sum(trial["status"]["status"] != "finished" for trial in found.values())
+    outcome.faults["trials unequal"] += differing(found, calm)
+
 
 def workers(times: int, folder: Path, rng: random.Random) -> Outcome:
     """SIGKILL of a worker at random times."""
-    calm, outcome = undisturbed(folder), Outcome(0, faults={"trials lost": 0, "trials unequal": 0, "commands that failed": 0})
+    calm, outcome = undisturbed(folder), Outcome(0, faults=dict.fromkeys(OF_COMMANDS, 0))
     while outcome.times < times:
         process = start(folder, "run", "study.yaml", "--workers", "2", "--json", "--fresh")
         while process.poll() is None and outcome.times < times:
@@ -40,11 +52,7 @@ def workers(times: int, folder: Path, rng: random.Random) -> Outcome:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(rng.choice(busy), signal.SIGKILL)
                     outcome.times += 1
-        process.communicate()
-        found = results(folder / "runs/slow")
-        outcome.faults["commands that failed"] += process.returncode != 0
-        outcome.faults["trials lost"] += sum(trial["status"]["status"] != "finished" for trial in found.values())
-        outcome.faults["trials unequal"] += differing(found, calm)
+        count_faults(outcome, process, folder, calm)
     return outcome
 
 
@@ -96,7 +104,7 @@ def nodes(times: int, folder: Path, rng: random.Random) -> Outcome:
     """A node of a local cluster (head and three nodes) killed, another put in its place."""
     from ray.cluster_utils import Cluster
 
-    calm, outcome = undisturbed(folder), Outcome(0, faults={"trials lost": 0, "trials unequal": 0, "commands that failed": 0})
+    calm, outcome = undisturbed(folder), Outcome(0, faults=dict.fromkeys(OF_COMMANDS, 0))
     one = {"num_cpus": 1, "object_store_memory": 100_000_000}
     cluster = Cluster(initialize_head=True, head_node_args=one | {"include_dashboard": False})
     others = [cluster.add_node(**one) for _ in range(3)]
@@ -109,11 +117,7 @@ def nodes(times: int, folder: Path, rng: random.Random) -> Outcome:
                     cluster.remove_node(others.pop(rng.randrange(3)), allow_graceful=False)
                     others.append(cluster.add_node(**one))
                     outcome.times += 1
-            process.communicate()
-            found = results(folder / "runs/slow")
-            outcome.faults["commands that failed"] += process.returncode != 0
-            outcome.faults["trials lost"] += sum(trial["status"]["status"] != "finished" for trial in found.values())
-            outcome.faults["trials unequal"] += differing(found, calm)
+            count_faults(outcome, process, folder, calm)
     finally:
         cluster.shutdown()
     return outcome

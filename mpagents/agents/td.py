@@ -24,12 +24,13 @@ from mpagents.seeding import generator, generator_state, restore_generator
 from mpagents.tabular.bellman import policy_backups
 from mpagents.tabular.compiled import kernel
 from mpagents.tabular.exploration import epsilon_greedy_probabilities, sample_actions
-from mpagents.tabular.mdp import FiniteMDP, reach
+from mpagents.tabular.mdp import FiniteMDP
 from mpagents.tabular.planning import policy_iteration
 from mpagents.tabular.policy_evaluation import evaluate_policy
 from mpagents.tabular.simulation import NOT_CHOSEN, Stream, begin, finish_step, take_step
 from mpagents.tabular.states import StateIndex, check_finite
 from mpagents.tabular.traces import clear, credit, fade, mark, no_traces, restore_traces, trace_state
+from mpagents.tabular.transitions import reach
 from mpagents.tabular.updates import Rates, step_size, td_error
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 
 from mpagents.tabular.compiled import jit
-from mpagents.tabular.mdp import ROW_SUM_TOLERANCE, FiniteMDP
+from mpagents.tabular.mdp import FiniteMDP
 from mpagents.tabular.threads import Backups, over_states
+from mpagents.tabular.transitions import ROW_SUM_TOLERANCE
 
 
 @jit

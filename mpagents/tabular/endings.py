@@ -9,8 +9,9 @@ import numpy as np
 
 from mpagents.tabular.bellman import optimal_backups
 from mpagents.tabular.compiled import jit
-from mpagents.tabular.mdp import FiniteMDP, reach
+from mpagents.tabular.mdp import FiniteMDP
 from mpagents.tabular.threads import Backups
+from mpagents.tabular.transitions import reach
 
 
 class ImproperPolicyError(ValueError):
