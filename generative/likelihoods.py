@@ -28,6 +28,8 @@ def per_dimension(output: Tensor, out_features: int, dim: int = 1) -> Tensor:
     >>> per_dimension(torch.zeros(2, 6, 4, 4), 3).shape
     torch.Size([2, 2, 4, 4, 3])
     """
+    if out_features == 1:
+        return output.unsqueeze(-1)
     dim = dim % output.ndim
     return output.unflatten(dim, (-1, out_features)).movedim(dim + 1, -1)
 

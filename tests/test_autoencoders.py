@@ -83,7 +83,7 @@ def test_autoencoder_loss_is_half_the_summed_squared_error():
     model = built("autoencoder", shape=(3,), latent=1, hidden=())
     for parameter in model.parameters():
         parameter.data.zero_()
-    model.decoder[0].output.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    model.decoder.output.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0]))
     x = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 2.0]])
     assert model.loss({"x": x}, generator=seeded())[0].item() == pytest.approx(0.5 * (4 + 5) / 2)
     mask = torch.tensor([[True, False, True], [True, True, True]])
@@ -97,7 +97,7 @@ def test_overcomplete_autoencoder_with_sparsity_leaves_most_of_the_code_unused()
     x = DIGITS.everything["x"]
     sizes = {sparsity: model.encode(x).abs().sum(1).mean().item() for sparsity, model in models.items()}
     assert sizes[0.3] < 0.3 * sizes[0.0]
-    columns = models[0.3].decoder[0].output.weight.norm(dim=0)
+    columns = models[0.3].decoder.output.weight.norm(dim=0)
     torch.testing.assert_close(columns, torch.ones(100))
 
 
@@ -138,7 +138,7 @@ def test_vae_loss_is_the_sum_over_dimensions_and_the_mean_over_the_batch():
     model = built("vae", shape=(3,), latent=2, hidden=(), scale=1.0).eval()
     for parameter in model.parameters():
         parameter.data.zero_()
-    model.net.encoder[1].output.bias.data[:2] = torch.tensor([1.0, 2.0])  # KL = (1 + 4)/2
+    model.net.encoder.output.bias.data[:2] = torch.tensor([1.0, 2.0])  # KL = (1 + 4)/2
     x = torch.tensor([[1.0, 0.0, 1.0], [0.0, 2.0, 0.0]])
     by_hand = (1 + 2) / 2 + 1.5 * math.log(2 * math.pi) + 2.5
     assert model.loss({"x": x}, generator=seeded())[0].item() == pytest.approx(by_hand, rel=1e-5)
@@ -269,8 +269,8 @@ def test_beta_vae_multiplier_rises_while_the_constraint_is_violated():
     assert "log_beta" not in dict(model.named_parameters()) and not model.log_beta.requires_grad
     batch = source("correlated_gaussian").sample(64, seeded())
     for log_std, sign in ((-3.0, 1), (0.0, -1)):
-        model.net.encoder[1].output.weight.data.zero_()
-        model.net.encoder[1].output.bias.data.zero_()[6:] = log_std
+        model.net.encoder.output.weight.data.zero_()
+        model.net.encoder.output.bias.data.zero_()[6:] = log_std
         before = model.log_beta.item()
         model.loss(batch, generator=seeded())[0].backward()
         model.after_update("model")

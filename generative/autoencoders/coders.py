@@ -33,7 +33,8 @@ def encoder(
         num_channels, height, width = form.inner
         return ConvEncoder((num_channels + extra, height, width), channels, out_features, activation)
     planes = extra * (form.size // form.inner[0]) if form.is_frames else extra
-    return nn.Sequential(nn.Flatten(), MLP(form.size + planes, hidden, out_features, activation))
+    dense = MLP(form.size + planes, hidden, out_features, activation)
+    return nn.Sequential(nn.Flatten(), dense) if form.is_frames else dense
 
 
 def decoder(
@@ -49,4 +50,4 @@ def decoder(
     if channels:
         return ConvDecoder(in_features, channels[::-1], (first * parameters, sides[0], sides[1]), activation)
     dense = MLP(in_features, hidden[::-1], form.size * parameters, activation)
-    return nn.Sequential(dense, nn.Unflatten(1, (first * parameters, *sides)))
+    return nn.Sequential(dense, nn.Unflatten(1, (first * parameters, *sides))) if form.is_frames else dense

@@ -58,7 +58,7 @@ class LatentGaussian(nn.Module):
         self.register_buffer("centred", torch.tensor(not self.centres))
 
     def inputs(self, x: Tensor, finite: bool = True) -> Tensor:
-        return self.form.inputs(x, next(self.parameters()).dtype, finite)
+        return self.form.inputs(x, self.centre.dtype, finite)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(mean, log σ) of q(z | x), each [B, L]."""
