@@ -157,7 +157,7 @@ def classifier() -> tuple[str, str, bool]:
     """The unconditional model, guided by a classifier of noised inputs."""
     torch.manual_seed(0)
     judge = NoisedClassifier.guiding(of_mixture(), num_classes=3, hidden=(64, 64), embedding=32, matching=MATCHING)
-    fitted(judge, MIXTURE, {**OF_MIXTURE, "steps": 8_000, "batch_size": 2_048})
+    fitted(judge, MIXTURE, {**OF_MIXTURE, "steps": 12_000, "batch_size": 2_048})
     found, noise_of = [], of_mixture().noise_predictor(guidance=0)
     for label in range(3):
         log_prob = judge.log_prob_of(torch.full((20_000,), label))
