@@ -29,6 +29,7 @@ from benchmarks.fault_rows.environments import environments
 from benchmarks.fault_rows.malformed import studies
 from benchmarks.fault_rows.outcome import Outcome
 from benchmarks.fault_rows.processes import chaos, drivers, nodes, workers
+from benchmarks.fault_rows.resumes import resumes
 from benchmarks.fault_rows.writes import writes
 
 ROWS: dict[str, tuple[Callable[[int, Path, random.Random], Outcome], int]] = {  # in full: times
@@ -39,6 +40,7 @@ ROWS: dict[str, tuple[Callable[[int, Path, random.Random], Outcome], int]] = {  
     "damage": (damage, 500),
     "environments": (environments, 9),
     "studies": (studies, 300),
+    "resumes": (resumes, 100),
     "chaos": (chaos, 600),
 }
 

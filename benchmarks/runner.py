@@ -30,9 +30,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1_000)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
+    from mpagents.cluster import Nodes
     from mpagents.ray_session import ray_session
     from mpagents.results import ledger
     from mpagents.runner import run_on_ray
+    from mpagents.specification import Resources
     from mpagents.study import Study
     from mpagents.worker import work
 
@@ -43,10 +45,11 @@ def main() -> None:
         start = time.perf_counter()
         list(work([spec.to_json() for spec in trials], f"{folder}/here", []))
         here = time.perf_counter() - start
-        with ray_session(arguments.workers, None) as slots:
-            run_on_ray(trials[: 2 * slots], Path(folder, "warm"), lambda message: None, slots)
+        with ray_session(arguments.workers, None):
+            nodes = Nodes(Resources())
+            run_on_ray(trials[: 2 * nodes.slots], Path(folder, "warm"), lambda message: None, nodes)
             start, driver = time.perf_counter(), time.process_time()
-            run_on_ray(trials, Path(folder, "ray"), lambda message: None, slots)
+            run_on_ray(trials, Path(folder, "ray"), lambda message: None, nodes)
             wall, driver = time.perf_counter() - start, time.process_time() - driver
         start = time.perf_counter()
         left = ledger.unfinished(Path(folder, "ray"), trials)

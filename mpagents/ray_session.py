@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -9,15 +10,28 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from mpagents.interrupting import CTRL_C_OR_STOPPING, STOPPING, Interrupted, check_stopped, handling, interrupt
+from mpagents.interrupting import CTRL_C_OR_STOPPING, STOPPING, Interrupted, check_stopped, handling, in_main_thread, interrupt
 from mpagents.processes import dying_with_this, family
+from mpagents.shipping import runtime_env
 from mpagents.worker import ONE_THREAD
 
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 # 0: all processes of an embedded Ray listen on 127.0.0.1 alone; else on all interfaces, whatever `_node_ip_address` says.
 NETWORKED = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+class ForPeople(io.TextIOBase):
+    """Standard error, for what Ray prints on standard output; of a node's death one line, without the end of its log."""
+
+    def write(self, text: str) -> int:
+        sys.stderr.write(text.partition("\n")[0] if "(raylet)" in text else text)
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 @contextmanager
@@ -36,9 +50,10 @@ def exporting(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
+def ray_session(workers: int | None, address: str | None, results: Path | None = None) -> Iterator[int]:
     """Ray, started for this study or joined; gives the number of trials to run at once.
 
+    `results`: the folder that they are written into, which isn't sent to a cluster's nodes with the modules in this folder.
     Raises ValueError where no cluster answers at the address, Interrupted where a signal has come meanwhile.
     """
     with exporting(dict.fromkeys(ONE_THREAD, "1") | QUIET | {NETWORKED: str(int(address is not None))}):
@@ -52,18 +67,34 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[int]:
             check_stopped()
             _check_address(address)
             if started:
-                _start(workers, address)
+                _start(workers, address, results)
             slots = int(ray.cluster_resources().get("CPU", 1))
             ours = family(os.getpid()) - {os.getpid()} if started and address is None else set()
             with handling(interrupt, STOPPING), dying_with_this(ours):  # again: ray.init handles SIGTERM itself
                 yield min(slots, workers or slots)
         finally:
             if started:
-                with handling(signal.SIG_IGN, CTRL_C_OR_STOPPING):  # a second Ctrl-C must not leave processes behind
-                    ray.shutdown()
+                _shut_down()
 
 
-def _start(workers: int | None, address: str | None) -> None:
+def _shut_down() -> None:
+    """End Ray, deaf to signals: a second Ctrl-C must not leave processes behind."""
+    import ray
+
+    def ignore_again(*arguments: Any, **keywords: Any) -> Any:
+        if in_main_thread():  # disconnecting, Ray has let SIGTERM end the process; what follows takes a second
+            for number in CTRL_C_OR_STOPPING:
+                signal.signal(number, signal.SIG_IGN)
+        return kill(*arguments, **keywords)
+
+    with handling(signal.SIG_IGN, CTRL_C_OR_STOPPING):
+        node = ray._private.worker._global_node
+        if node is not None:
+            kill, node.kill_all_processes = node.kill_all_processes, ignore_again
+        ray.shutdown()
+
+
+def _start(workers: int | None, address: str | None, results: Path | None) -> None:
     import ray
 
     own: dict[str, Any] = {"num_cpus": workers or os.cpu_count(), "object_store_memory": 100_000_000}
@@ -71,7 +102,7 @@ def _start(workers: int | None, address: str | None) -> None:
     try:
         ray.init(
             address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-            configure_logging=False, **({} if address else own),
+            configure_logging=False, **({"runtime_env": runtime_env(results)} if address else own),
         )  # fmt: skip
     except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
         raise Interrupted from error

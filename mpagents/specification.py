@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Gt, Le
 
-from mpagents.configuration import STRICT, InvalidInput, PositiveInt, Problem, validate
+from mpagents.configuration import STRICT, InvalidInput, NonNegative, Positive, PositiveInt, Problem, validate
 from mpagents.encoder_specification import EncoderSpec
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -43,6 +43,16 @@ class Checkpointing:
 
     every: PositiveInt = 10_000  # environment steps
     keep: PositiveInt = 2  # the last ones; the best one is kept beside them
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Of one trial, or of one configuration of a search, as Ray counts them."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    cpus: Positive = 1.0
+    gpus: NonNegative = 0.0
 
 
 @dataclass(frozen=True)

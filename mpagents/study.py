@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Gt, Le, Lt
 
 from mpagents.configuration import STRICT, InvalidInput, Positive, PositiveInt, Problem, validate
-from mpagents.specification import MAX_TRIALS, STEP_TIMEOUT, Checkpointing, Evaluation, Expansion
+from mpagents.specification import MAX_TRIALS, STEP_TIMEOUT, Checkpointing, Evaluation, Expansion, Resources
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Study:
     steps: PositiveInt = 100_000  # environment steps per trial
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    resources: Resources = field(default_factory=Resources)  # of a trial: how many run at once, and on which nodes
     step_timeout: Positive | None = STEP_TIMEOUT  # seconds after which a step of an environment has hung; null: never
     tune: dict[str, Any] | None = None  # the search of `mpagents tune`, which checks it; `run` leaves it aside
 

@@ -6,12 +6,12 @@ interrupted continues from its last checkpoint; what it then writes is what it w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 import traceback
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +21,20 @@ from mpagents.building import build_agent, prepare
 from mpagents.encoding import EncodeVectorObservation, player
 from mpagents.environments import make_vector
 from mpagents.evaluation import evaluate, policy_table
+from mpagents.results.attempt import Attempt
 from mpagents.results.checkpoint import DamagedCheckpoint, load_checkpoint, load_latest, save_checkpoint
 from mpagents.results.files import check_inside, remove_leftovers, write_json
 from mpagents.results.logger import Logger
 from mpagents.seeding import derive
 from mpagents.snapshot import is_begun, is_exact, restore, snapshot
 from mpagents.specification import TrialSpec, versions
+from mpagents.standing import Progress
 from mpagents.watch import count_from, time_limit
 
 LOGGED_POINTS = 200  # at most about so many lines of training metrics a trial
 PICTURE_TIMES = 4  # pictures of values and policies, spread over training
 
 Steps = Generator[tuple[int, dict[str, float]], None, dict[str, Any]]  # yields (steps so far, last figures)
-
-
-@dataclass
-class Progress:
-    """Where a trial stands; part of its checkpoints."""
-
-    step: int = 0
-    logged: int = 0
-    evaluated: int = 0
-    saved: int = 0
-    pictured: int = 0
-    best_step: int | None = None
-    best_reward: float | None = None
-    seconds: float = 0.0
-    stepped: bool = False  # whether the environment has been used: simulated trials never touch theirs
-
-    def due(self, done: int, every: int, total: int) -> bool:
-        """Whether a mark (a multiple of `every`, or the end) lies in (done, step]."""
-        return self.step // every > done // every or (self.step >= total and done < self.step)
 
 
 def run_trial(spec: TrialSpec, root: Path) -> dict[str, Any]:
@@ -64,38 +47,55 @@ def run_trial(spec: TrialSpec, root: Path) -> dict[str, Any]:
             return end.value
 
 
-def trial_steps(spec: TrialSpec, root: Path) -> Steps:
+def trial_steps(spec: TrialSpec, root: Path, attempt: str | None = None) -> Steps:
     """The same as a generator of (steps so far, last evaluation's figures), which returns the status.
 
-    Whatever the agent or the environment raises is recorded with its traceback: the status is then `failed`.
+    Whatever the agent or the environment raises is recorded with its traceback: the status is then `failed`. `attempt`: the
+    name of one that was begun for it (default: begin one here). Raises Superseded where a later attempt has begun.
     """
     check_inside(root, spec.path)
     folder = root / spec.path
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
+    own = Attempt(folder, attempt) if attempt else Attempt.begin(folder)
+    try:
+        return (yield from _recorded(spec, root, own))
+    except OSError:
+        own.check()  # where that's why
+        raise
+    finally:
+        own.end()
+
+
+def _recorded(spec: TrialSpec, root: Path, own: Attempt) -> Steps:
+    """Train; `status.json` says that it runs, and how it ended."""
     status: dict[str, Any] = {"status": "running", "hash": spec.hash}
-    write_json(folder / "trial.json", spec.to_json() | {"versions": versions()})
-    write_json(folder / "status.json", status)
+
+    def write(name: str, content: dict[str, Any]) -> None:
+        write_json(own.trial / name, content, own.folder)
 
     def hung(message: str) -> None:
         error = {"type": "TimeoutError", "message": message, "traceback": ""}
-        write_json(folder / "status.json", status | {"status": "failed", "error": error})
+        with contextlib.suppress(OSError):  # superseded: the process is to end all the same
+            write("status.json", status | {"status": "failed", "error": error})
 
+    write("trial.json", spec.to_json() | {"versions": versions()})
+    remove_leftovers(own.trial)
+    write("status.json", status)
     try:
         with time_limit(spec.step_timeout, hung):
-            status |= (yield from _train(spec, root)) | {"status": "finished", "error": None}
+            status |= (yield from _train(spec, root, own)) | {"status": "finished", "error": None}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and told at the end of the study
+        own.check()
         problem = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         status |= {"status": "failed", "error": problem}
-    write_json(folder / "status.json", status)
+    write("status.json", status)
     return status
 
 
 class _Run:
     """The objects of a running trial, and what the loop does with them."""
 
-    def __init__(self, spec: TrialSpec, root: Path) -> None:
-        self.spec, self.folder = spec, root / spec.path
+    def __init__(self, spec: TrialSpec, root: Path, own: Attempt) -> None:
+        self.spec, self.folder, self.own = spec, own.trial, own
         self.env_spec, self.spaces, self.shape = prepare(spec)
         self.agent, self.encoder = build_agent(spec, self.spaces, root)
         self.player = player(self.agent, self.encoder)  # takes observations as the environment gives them
@@ -110,7 +110,8 @@ class _Run:
         self.figures: dict[str, float] = {}
         self.warnings: list[str] = []
         offset = self._resume()
-        self.logger = Logger(self.folder, offset=offset, purge_step=self.progress.step + 1 if offset else 0)
+        purge_step = self.progress.step + 1 if offset else 0
+        self.logger = Logger(self.folder, offset=offset, purge_step=purge_step, within=own.folder)
         if offset == 0:
             self.logger.text("trial", f"```json\n{json.dumps(spec.to_json(), indent=1)}\n```")
             encoder = {"encoder": spec.encoder.label} if spec.encoder else {}
@@ -130,6 +131,10 @@ class _Run:
         self.figures = state["figures"]
         return state["offset"]
 
+    def log(self, row: dict[str, Any]) -> None:
+        self.own.check()
+        self.logger.scalars(self.progress.step, row)
+
     def save(self) -> None:
         self.progress.saved = self.progress.step
         self.progress.stepped |= is_begun(self.env)
@@ -141,7 +146,8 @@ class _Run:
             "offset": self.logger.offset(),
         }
         keep, best = self.spec.checkpoint.keep, self.progress.best_step
-        save_checkpoint(self.folder / "checkpoint", self.progress.step, state, keep=keep, best=best)
+        within = self.own.folder
+        save_checkpoint(self.folder / "checkpoint", self.progress.step, state, keep=keep, best=best, within=within)
 
     def evaluate(self) -> dict[str, Any]:
         progress, spec = self.progress, self.spec
@@ -197,8 +203,8 @@ class _Run:
             self.env.close()
 
 
-def _train(spec: TrialSpec, root: Path) -> Steps:
-    run = _Run(spec, root)
+def _train(spec: TrialSpec, root: Path, own: Attempt) -> Steps:
+    run = _Run(spec, root, own)
     progress, total = run.progress, spec.steps
     start, first_step = time.perf_counter() - progress.seconds, progress.step
     try:
@@ -207,7 +213,7 @@ def _train(spec: TrialSpec, root: Path) -> Steps:
             progress.seconds = time.perf_counter() - start
             row = dict(metrics)
             if spec.planner:
-                run.logger.scalars(step, row)
+                run.log(row)
                 continue
             if progress.due(progress.evaluated, spec.evaluation.every, total):
                 row |= run.evaluate()
@@ -216,12 +222,12 @@ def _train(spec: TrialSpec, root: Path) -> Steps:
             if len(row) > len(metrics) or progress.due(progress.logged, -(-total // LOGGED_POINTS), total):
                 progress.logged = step
                 row["time/fps"] = (step - first_step) / max(1e-9, time.perf_counter() - start)
-                run.logger.scalars(step, row)
+                run.log(row)
             if progress.best_step == step or progress.due(progress.saved, spec.checkpoint.every, total):
                 run.save()
             yield step, run.figures
         if progress.evaluated != progress.step or not run.figures:
-            run.logger.scalars(progress.step, run.evaluate() | run.picture())
+            run.log(run.evaluate() | run.picture())
             run.save()
         final = {**run.figures, "episodes": spec.evaluation.episodes}
         seconds = time.perf_counter() - start

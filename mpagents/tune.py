@@ -21,17 +21,17 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpagents.cluster import Nodes
 from mpagents.configuration import InvalidInput, Problem
 from mpagents.interrupting import STOPPING, handling, interrupt, listening
 from mpagents.progress_bar import ProgressBar
-from mpagents.ray_session import exporting, ray_session
+from mpagents.ray_session import ForPeople, exporting, ray_session
 from mpagents.results import ledger as studies
 from mpagents.results.results import Results
 from mpagents.runner import run
@@ -79,8 +79,10 @@ def tune(
         todo = [pair for pair in study.pairs if left(study, pair, ledgers[pair.name])]
         if todo:
             stack.enter_context(_tune_session())
-            slots = stack.enter_context(ray_session(workers, address))
+            slots = stack.enter_context(ray_session(workers, address, folder))
             _check_resources(study, slots)
+            if address is not None:
+                Nodes(study.tuning.resources).check(folder)
             _search(study, todo, ledgers, folder, slots, show)
         chosen = finalists(study, ledgers)
         finals: Any = Finals(study, chosen)
@@ -118,7 +120,7 @@ def _tune_session() -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     try:
         # What Ray prints is for people: standard output belongs to results.
-        with exporting(OF_TUNE), contextlib.redirect_stdout(sys.stderr), listening(), handling(interrupt, STOPPING):
+        with exporting(OF_TUNE), contextlib.redirect_stdout(ForPeople()), listening(), handling(interrupt, STOPPING):
             yield
     finally:
         logger.setLevel(level)

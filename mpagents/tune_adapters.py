@@ -31,9 +31,10 @@ def trainable() -> type:
 
     class Trainable(ray.tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
+            from mpagents.shipping import use_path
             from mpagents.worker import limit_threads
 
-            sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
+            use_path(path)
             limit_threads()
             self.configuration = Configuration(Order.from_json(config["order"]), self.trial_name)
 

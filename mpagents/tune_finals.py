@@ -18,7 +18,7 @@ import yaml
 from mpagents.results.files import write_atomically, write_json
 from mpagents.results.results import Results
 from mpagents.results.statistics import interquartile_mean, probability_of_improvement
-from mpagents.specification import Expansion, TrialSpec
+from mpagents.specification import Expansion, Resources, TrialSpec
 from mpagents.tune_ledger import Entry, Ledger
 from mpagents.tune_specification import Pair, TuneStudy
 
@@ -42,6 +42,10 @@ class Finals:
     study: TuneStudy
     finalists: list[Finalist]
     name: str = FINAL
+
+    @property
+    def resources(self) -> Resources:
+        return self.study.study.resources
 
     def trials(self) -> Expansion:
         study = self.study.study

@@ -14,8 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from mpagents.configuration import STRICT, NonNegative, NonNegativeInt, Positive, PositiveInt, UnitInterval
-from mpagents.specification import TrialSpec
+from mpagents.configuration import STRICT, NonNegativeInt, PositiveInt, UnitInterval
+from mpagents.specification import Resources, TrialSpec
 from mpagents.study import Study
 from mpagents.study_file import SHORT_FOR, _with_value
 from mpagents.tune_space import Domain, Values, grid_size
@@ -56,16 +56,6 @@ class Scheduling:
     def evaluations(self, key: str, every: int) -> int:
         """A number of environment steps as evaluations, of which there is one in `every` steps."""
         return max(1, (self.get(key) or every) // every)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Of one configuration, as Ray counts them."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    cpus: Positive = 1.0
-    gpus: NonNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +152,8 @@ class TuneStudy:
         """What the results of the search depend on, plain."""
         tuning, study = dataclasses.asdict(self.tuning), self.study.to_values()
         freely = ("num_samples", "max_concurrent", "resources", "finalists")  # may change while the search goes on
-        kept = {key: value for key, value in study.items() if key not in ("seeds", "checkpoint", "step_timeout", "tune")}
+        left_out = ("seeds", "checkpoint", "resources", "step_timeout", "tune")
+        kept = {key: value for key, value in study.items() if key not in left_out}
         return json.loads(json.dumps({**kept, "tune": {key: tuning[key] for key in tuning if key not in freely}}))
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from mpagents.encoder_specification import job_of
 from mpagents.results import ledger
+from mpagents.results.attempt import Superseded
 from mpagents.results.checkpoint import load_checkpoint, save_checkpoint, steps
 from mpagents.results.files import read_json, write_json
 from mpagents.specification import TrialSpec
@@ -74,6 +75,9 @@ class SeedRun:
             self.step, _ = next(self.trial)
         except StopIteration as end:
             self.status, self.trial = end.value, None
+        except Superseded:  # another process has it now: not ours to stop
+            self.trial = None
+            raise
 
     def _evaluated(self, mark: int) -> float | None:
         """The first evaluation at or after a mark that `metrics.jsonl` holds."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mpagents.shipping import use_path
 from mpagents.specification import TrialSpec
 
 TOLD_EVERY = 0.25  # seconds between messages
@@ -36,7 +36,7 @@ def _begun(values: dict[str, Any], folder: Path) -> tuple[Any, Any]:
     from mpagents.trial import trial_steps
 
     trial = TrialSpec.from_json(values)
-    return trial, trial_steps(trial, folder)
+    return trial, trial_steps(trial, folder, values.get("attempt"))
 
 
 def limit_threads() -> None:
@@ -45,9 +45,11 @@ def limit_threads() -> None:
         os.environ.setdefault(name, "1")
 
 
-def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[list[Message]]:
-    """Run trials one after the other in this process; yields what has happened, a few times a second."""
-    sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
+def work(
+    specs: list[dict[str, Any]], folder: str, path: list[str], every: float = TOLD_EVERY
+) -> Iterator[list[Message]]:  # fmt: skip
+    """Run trials one after the other in this process; yields what has happened, once in `every` seconds."""
+    use_path(path)
     limit_threads()  # where a cluster's worker hasn't inherited it
     messages: list[Message] = []
     told = -math.inf  # that the first trial runs is told at once
@@ -58,7 +60,7 @@ def work(specs: list[dict[str, Any]], folder: str, path: list[str]) -> Iterator[
             if messages and messages[-1]["trial"] == spec.path:
                 messages.pop()  # only a trial's last message matters
             messages.append(message)
-            if time.monotonic() - told > TOLD_EVERY:
+            if time.monotonic() - told > every:
                 yield messages
                 messages, told = [], time.monotonic()
             if message["status"]:

@@ -39,7 +39,8 @@ def test_faults_of_files_leave_nothing_lost(row, times):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("row", "times"), [("workers", 4), ("drivers", 6), ("nodes", 2), ("environments", 9), ("chaos", 60), ("writes", 60)]
+    ("row", "times"),
+    [("workers", 4), ("drivers", 6), ("nodes", 2), ("environments", 9), ("resumes", 5), ("chaos", 60), ("writes", 60)],
 )
 def test_faults_of_processes_leave_nothing_lost(row, times):
     outcome = measure(row, times)

@@ -14,7 +14,7 @@ SOURCES = {
     path: path.relative_to(ROOT).as_posix() for top in ("mpagents", "envs", "generative") for path in (ROOT / top).rglob("*.py")
 }
 STANDARD = sys.stdlib_module_names
-OF_RAY = {"mpagents/runner.py", "mpagents/ray_session.py", "mpagents/tune.py", "mpagents/tune_adapters.py"}
+OF_RAY = {"mpagents/cluster.py", "mpagents/ray_session.py", "mpagents/tune.py", "mpagents/tune_adapters.py"}
 
 
 def imports(path) -> set[str]:

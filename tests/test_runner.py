@@ -210,7 +210,7 @@ def test_lost_pack_blames_the_trial_that_was_running(tmp_path):
 
     from mpagents.results.checkpoint import save_checkpoint
     from mpagents.results.files import write_json
-    from mpagents.runner import MAX_RETRIES, _lost
+    from mpagents.runner import MAX_NODES_LOST, MAX_RETRIES, _lost
     from mpagents.study import Study
 
     study = Study.from_values({"name": "p", "envs": ["FrozenLake-v1"], "agents": ["random"], "seeds": 3})
@@ -219,16 +219,18 @@ def test_lost_pack_blames_the_trial_that_was_running(tmp_path):
     (tmp_path / first.path).mkdir(parents=True)
     failure = {"status": "failed", "hash": first.hash, "error": {"type": "E", "message": "its own reason", "traceback": "t"}}
     write_json(tmp_path / first.path / "status.json", failure)
-    retries, told = Counter(), []
+    losses, told = Counter(), []
     for _ in range(MAX_RETRIES):
-        assert _lost(pack, retries, RuntimeError("gone"), tmp_path, told.append) == [second, third]
-    assert _lost(pack, retries, RuntimeError("gone"), tmp_path, told.append) == [third]
-    assert retries == {(second.path, 0): MAX_RETRIES + 1}
+        assert _lost(pack, losses, "gone", tmp_path, told.append) == [second, third]
+    for _ in range(MAX_NODES_LOST):  # counted apart
+        assert _lost(pack, losses, "gone", tmp_path, told.append, of_node=True) == [second, third]
+    assert _lost(pack, losses, "gone", tmp_path, told.append) == [third]
+    assert losses == {(second.path, 0, False): MAX_RETRIES + 1, (second.path, 0, True): MAX_NODES_LOST}
     save_checkpoint(tmp_path / third.path / "checkpoint", 5, {}, keep=1)
     for _ in range(MAX_RETRIES):
-        assert _lost({third.path: third}, retries, RuntimeError("gone"), tmp_path, told.append) == [third]
+        assert _lost({third.path: third}, losses, "gone", tmp_path, told.append) == [third]
     save_checkpoint(tmp_path / third.path / "checkpoint", 6, {}, keep=1)  # it gets on, if slowly
-    assert _lost({third.path: third}, retries, RuntimeError("gone"), tmp_path, told.append) == [third]
+    assert _lost({third.path: third}, losses, "gone", tmp_path, told.append) == [third]
     assert told[-2]["status"] == failure
     assert "its worker process died 3 times: gone" in told[-1]["status"]["error"]["message"]
 

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ OF_COMMANDS = ("trials lost", "trials unequal", "commands that failed")
 
 def count_faults(outcome: Outcome, process: subprocess.Popen, folder: Path, calm: dict[str, Any]) -> None:
     """Wait for a command to end; count OF_COMMANDS, its trials beside those of the undisturbed run."""
-    process.communicate()
+    _, errors = process.communicate()
+    if process.returncode:
+        print(f"exit code {process.returncode}:\n{errors}", file=sys.stderr)
     found = results(folder / "runs/slow")
     outcome.faults["commands that failed"] += process.returncode != 0
     outcome.faults["trials lost"] += sum(trial["status"]["status"] != "finished" for trial in found.values())
@@ -101,7 +104,7 @@ def wait_for_progress(process: subprocess.Popen, runs: Path, before: dict[str, i
 
 
 def nodes(times: int, folder: Path, rng: random.Random) -> Outcome:
-    """A node of a local cluster (head and three nodes) killed, another put in its place."""
+    """A node of a local cluster (head and three nodes) killed with the trial that it runs, another put in its place."""
     from ray.cluster_utils import Cluster
 
     calm, outcome = undisturbed(folder), Outcome(0, faults=dict.fromkeys(OF_COMMANDS, 0))
@@ -112,9 +115,12 @@ def nodes(times: int, folder: Path, rng: random.Random) -> Outcome:
         while outcome.times < times:
             process = start(folder, "run", "study.yaml", "--address", cluster.address, "--json", "--fresh")
             while process.poll() is None and outcome.times < times:
-                time.sleep(rng.uniform(3, 8))
-                if process.poll() is None:
-                    cluster.remove_node(others.pop(rng.randrange(3)), allow_graceful=False)
+                time.sleep(rng.uniform(0.5, 4))
+                busy = [node for node in others if workers_of(node.all_processes["raylet"][0].process.pid)]
+                if busy:
+                    killed = rng.choice(busy)
+                    others.remove(killed)
+                    cluster.remove_node(killed, allow_graceful=False)
                     others.append(cluster.add_node(**one))
                     outcome.times += 1
             count_faults(outcome, process, folder, calm)

@@ -39,32 +39,46 @@ class DamagedCheckpoint(ValueError):
     """A file of a checkpoint is missing, or isn't what the manifest says."""
 
 
-def save_checkpoint(folder: Path, step: int, state: dict, *, keep: int, best: int | None = None) -> Path:
-    """Write `folder`/step=<step>, then delete all but the last `keep` checkpoints and that of step `best`."""
+def save_checkpoint(
+    folder: Path, step: int, state: dict, *, keep: int, best: int | None = None, within: Path | None = None
+) -> Path:
+    """Write `folder`/step=<step>, then delete all but the last `keep` checkpoints and that of step `best`.
+
+    `within`: a folder that it is renamed out of, and deleted ones into (`mpagents.results.attempt`); default: `folder`.
+    """
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link; expected a folder: checkpoints are written within the study's folder")
     _finish_interrupted(folder)
     target = folder / f"step={step}"
-    temporary = folder / f".step={step}.{os.getpid()}.tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = (within or folder) / f".step={step}.{within.name if within else os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.mkdir()
     try:
         _write(temporary, step, state)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk isn't filled further
         raise
     if target.exists():  # taken before and found damaged, or never left; meanwhile the temporary one, whole, counts
+        temporary = temporary.rename(folder / temporary.name)
         sync_folder(folder)
-        shutil.rmtree(target, ignore_errors=True)
+        _delete(target, within)
     temporary.rename(target)
     sync_folder(folder)
     kept = [found for found in steps(folder) if found <= step][-keep:]  # later ones were damaged, else we'd have gone on there
     for old in steps(folder):
         if old not in kept and old != best:
-            shutil.rmtree(folder / f"step={old}", ignore_errors=True)
+            _delete(folder / f"step={old}", within)
     for leftover in folder.glob(".step=*.tmp"):  # of processes that were killed
-        shutil.rmtree(leftover, ignore_errors=True)
+        _delete(leftover, within)
     return target
+
+
+def _delete(path: Path, within: Path | None) -> None:
+    """Raises OSError where `within` is gone, and the path stays."""
+    if within:
+        path = path.rename(within / f"{path.name}.deleted")
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _finish_interrupted(folder: Path) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link in a folder that was sent to somebody isn't written through
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that a reader, also after a crash, finds the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_atomically(path: Path, content: bytes | str, within: Path | None = None) -> None:
+    """Write a file so that a reader, also after a crash, finds the old content or the new, never a part.
+
+    `within`: the folder where it is written before it is renamed into place; default: the file's own.
+    """
+    temporary = (within or path.parent) / f".{path.name}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     try:
         with temporary.open("xb") as file:  # never through a link that somebody has put there
@@ -26,9 +29,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, within: Path | None = None) -> None:
     """`write_atomically` of readable JSON. Raises ValueError for NaN and infinities, which JSON can't hold."""
-    write_atomically(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", within)
 
 
 def read_json(path: Path) -> Any | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mpagents.configuration import InvalidInput, Problem, dotted
+from mpagents.results.attempt import Attempt
 from mpagents.results.files import NO_LINK, check_inside, read_json, write_json
 from mpagents.specification import Expansion, TrialSpec, versions
 from mpagents.study import Study
@@ -129,9 +130,10 @@ def read_status(folder: Path, path: str) -> dict[str, Any]:
 
 
 def record_lost(folder: Path, spec: TrialSpec, message: str) -> dict[str, Any]:
-    """Record a trial whose process died as failed; returns the status."""
+    """Record a trial whose process died as failed, and let none write any more; returns the status."""
     error = {"type": "WorkerDied", "message": message, "traceback": ""}
     status = {"status": "failed", "hash": spec.hash, "error": error}
-    (folder / spec.path).mkdir(parents=True, exist_ok=True)
-    write_json(folder / spec.path / "status.json", status)
+    attempt = Attempt.begin(folder / spec.path)
+    write_json(folder / spec.path / "status.json", status, attempt.folder)
+    attempt.end()
     return status

@@ -1,18 +1,20 @@
 """The metrics of a trial: one flat JSON object a line in `metrics.jsonl`, and the same as TensorBoard events.
 
 Both are cut back to a checkpoint on resume: `metrics.jsonl` to its length then, TensorBoard by a `purge_step` in a new
-event file (the first writer purges from 0), so that a continued curve has neither gaps nor doubles.
+event file (the first writer purges from 0), so that a continued curve has neither gaps nor doubles. What is kept of
+`metrics.jsonl` is copied: a process that still has the old file open writes into what is nobody's any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -23,25 +25,25 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from mpagents.results.files import NO_LINK
+from mpagents.results.files import NO_LINK, sync_folder
 
 
 class Logger:
-    """Writes a trial's metrics; `offset` is the length of `metrics.jsonl` to keep, `purge_step` where events restart."""
+    """Writes a trial's metrics; `offset` is the length of `metrics.jsonl` to keep, `purge_step` where events restart.
 
-    def __init__(self, folder: Path, *, offset: int = 0, purge_step: int = 0) -> None:
-        self.folder = folder
+    `within`: a folder that both files are renamed out of (`mpagents.results.attempt`); default: `folder`.
+    """
+
+    def __init__(self, folder: Path, *, offset: int = 0, purge_step: int = 0, within: Path | None = None) -> None:
         self.start = time.time()
-        rows = folder / "metrics.jsonl"
-        self._rows = os.fdopen(os.open(rows, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666), "r+b")
-        length = rows.stat().st_size
-        if length < offset:
-            raise ValueError(f"{rows} has {length} bytes, its checkpoint says {offset}: rows are lost; run again with --fresh")
-        self._rows.truncate(offset)
-        self._rows.seek(offset)
-        number = len(list(folder.glob("events.out.tfevents.*")))
-        # TensorBoard reads a run's event files in the order of their names.
-        self._events_file = (folder / f"events.out.tfevents.{int(self.start):010d}.mpagents.{number:04d}").open("xb")
+        self._rows = _continued(folder / "metrics.jsonl", offset, within or folder)
+        earlier = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+        # TensorBoard reads a run's event files in the order of their names, whatever the clocks of two machines say.
+        stamp = max(int(self.start), *(int(seconds) for seconds in earlier if seconds.isdecimal()), 0)
+        name = f"events.out.tfevents.{stamp:010d}.mpagents.{len(earlier):04d}"
+        self._events_file = ((within or folder) / name).open("xb")
+        if within:
+            (within / name).rename(folder / name)
         self._events = RecordWriter(self._events_file)
         self._write_event(file_version="brain.Event:2")
         self._write_event(step=purge_step, session_log=SessionLog(status=SessionLog.START))
@@ -93,6 +95,32 @@ class Logger:
 
     def _write_event(self, **fields: Any) -> None:
         self._events.write(Event(wall_time=time.time(), **fields).SerializeToString())
+
+
+def _continued(path: Path, offset: int, within: Path) -> BinaryIO:
+    """A new file in place of `path`, which has its first `offset` bytes and is open at their end."""
+    kept = b""
+    if offset:
+        with contextlib.suppress(FileNotFoundError), os.fdopen(os.open(path, os.O_RDONLY | NO_LINK), "rb") as old:
+            kept = old.read(offset)
+        if len(kept) < offset:
+            raise ValueError(f"{path} has {len(kept)} bytes, its checkpoint says {offset}: rows are lost; run with --fresh")
+    temporary = within / f".{path.name}.{os.getpid()}.tmp"
+    temporary.unlink(missing_ok=True)
+    file = temporary.open("xb")
+    try:
+        if kept:  # else there's nothing that a power cut could lose
+            file.write(kept)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        if kept:
+            sync_folder(path.parent)
+    except BaseException:
+        file.close()
+        temporary.unlink(missing_ok=True)
+        raise
+    return file
 
 
 def number(value: Any) -> float | int:
