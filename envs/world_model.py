@@ -7,6 +7,9 @@
 Episodes start in states that were recorded, and are cut after `max_episode_steps`, the horizon. What is observed is what the
 model predicts, in the form of the recording's observations; the recorded actions say which there are (their bounds, where they
 are floats, are those of the recorded ones).
+
+With `actions="recorded"` a recorded episode is dreamt again under its own actions, and `render` shows the real frame beside the
+dreamt one.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from envs.pixels.single import SingleEnv
 from generative.recordings import Recording
 from generative.world.protocol import State
 from mpagents.dream import Dream, Ends
+from mpagents.dream_beside import Beside
 from mpagents.torch_env import ArraySpec, TorchVectorEnv
 
 LENGTH = 16  # rows of the sequences whose states are started from
+REPLAYED = 64  # rows of the sequences that are dreamt again, at most
 
 
 def dream(
@@ -35,14 +40,25 @@ def dream(
     num_starts: int = 4_096,
     temperature: float = 1.0,
     ends: Ends = "threshold",
+    actions: Literal["chosen", "recorded"] = "chosen",
+    seen: int = 1,
     settings: dict[str, Any] | None = None,
-) -> Dream:
-    """`settings` are the recording's, as they were in training (e.g. stack). Raises ValueError for missing or wrong files."""
+) -> Dream | Beside:
+    """`settings` are the recording's, as they were in training (e.g. stack); before it follows recorded actions, the model is
+    shown `seen` rows. Raises ValueError for missing or wrong files.
+    """
     model: Any = generative.load(path)
     if not hasattr(model, "imagine"):
         raise ValueError(f"{path} holds a {type(model).__name__}, which imagines nothing; expected a world model")
+    if actions not in ("chosen", "recorded"):
+        raise ValueError(f"actions is {actions!r}; expected 'chosen' or 'recorded'")
+    model.requires_grad_(False).eval()
+    if actions == "recorded":
+        source = Recording(recording, length=REPLAYED, actions="led", **settings or {})
+        batch = source.sample(min(num_starts, REPLAYED), torch.Generator().manual_seed(0))
+        return Beside(model, batch, _actions(source), seen=seen, temperature=temperature)
     source = Recording(recording, length=LENGTH, crossing=True, actions="led", **settings or {})
-    states = _states(model.requires_grad_(False).eval(), source, starts, num_starts)
+    states = _states(model, source, starts, num_starts)
     return Dream(model, states, _actions(source), horizon=horizon, temperature=temperature, ends=ends)
 
 

@@ -22,6 +22,8 @@ from mpagents.experience import Experience
 from mpagents.seeding import derive
 from mpagents.tabular.counting import Counts, count_transition, counted_model, is_full, no_counts, widen
 from mpagents.tabular.dream import FiniteDream
+from mpagents.tabular.mdp import FiniteMDP
+from mpagents.tabular.posterior import drawn_model
 
 Seen = tuple[Tensor, ...]  # what of the world an agent keeps in mind: the model's state, and the action taken last
 
@@ -51,6 +53,11 @@ def model_config(model: str, settings: dict[str, Any], observation: gym.Space, a
     return generative.configured(cls.Config, {key: value for key, value in told.items() if key in fields} | settings, model)
 
 
+def is_markov(model: str) -> bool:
+    """Whether an observation tells the whole state of this world model."""
+    return getattr(generative.model_class(model), "markov", False)
+
+
 class LearnedWorld:
     """A world model of `generative.world`, fitted to windows of the experience; a policy sees the model's features."""
 
@@ -69,7 +76,7 @@ class LearnedWorld:
             parameter.requires_grad_(False)
         self.optimiser = torch.optim.Adam(self.trained, lr=learning.learning_rate, fused=True)
         self.rng = torch.Generator().manual_seed(derive(seed, "fit"))
-        self.markov: bool = getattr(self.model, "markov", False)
+        self.markov = is_markov(model)
         blank = torch.from_numpy(np.zeros((1, *spaces.observation.shape), spaces.observation.dtype))
         features = self.model.features(self.model.begin(blank)).shape[1]
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (features,))
@@ -169,7 +176,7 @@ class LearnedWorld:
 class CountedWorld:
     """Relative frequencies of a finite MDP, as `model_based` has them; a policy sees the states' numbers.
 
-    Pairs that were never tried end the episode and pay nothing more than the best reward seen, so that a policy tries them.
+    In dreams, pairs that were never tried end the episode and pay the best reward seen (or 0), so that a policy tries them.
     """
 
     markov = True
@@ -195,6 +202,16 @@ class CountedWorld:
         mdp = counted_model(self.counts, discount=self.discount, known_after=1, unknown_value=believed)
         visited = self.counts.starts + self.counts.visits.sum(axis=1)
         return FiniteDream(mdp, horizon=horizon or self.horizon, starts=None if afresh else visited)
+
+    def mdp(self) -> FiniteMDP:
+        """What was counted, for a planner; pairs that were never tried are worth the worst reward for ever."""
+        counts = self.counts
+        worst = (counts.paid[counts.seen > 0] / counts.seen[counts.seen > 0]).min(initial=0.0)
+        return counted_model(counts, discount=self.discount, known_after=1, unknown_value=float(worst) / (1.0 - self.discount))
+
+    def drawn_mdp(self, rng: np.random.Generator) -> FiniteMDP:
+        """What may be, given the counts: for a planner that explores."""
+        return drawn_model(self.counts, self.discount, rng)
 
     def see(self, x: np.ndarray, seen: Seen, first: np.ndarray) -> tuple[np.ndarray, Seen]:
         return x, ()

@@ -19,10 +19,12 @@ from mpagents.evaluation import evaluate, policy_table
 from mpagents.python_api import make_agent
 from mpagents.results.checkpoint import load_checkpoint, save_checkpoint
 from mpagents.snapshot import restore, snapshot
+from mpagents.tabular.policy_evaluation import evaluate_policy
 from tests.test_trial import same_state
 
 TINY = {"collect_steps": 40, "updates": 3, "batch_size": 4, "dreams": 8, "horizon": 4, "rollouts": 2, "judged_steps": 9}
 POLE = EnvironmentSpec("CartPole-v1", label="pole")
+LAKE = EnvironmentSpec("FrozenLake-v1", label="lake")
 
 
 class Counting(gymnasium.Env):
@@ -138,22 +140,36 @@ def test_memory_sees_the_actions_that_led_and_is_forgotten_at_an_episode_s_start
     assert agent.predict(x, state, np.array([True]))[1][0][0, 2:].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("inner", ["actor_critic", "dqn"])
-def test_imagination_resumes_to_the_bit(inner, tmp_path):
-    settings = {"inner": inner, "log_every": 40, **TINY}
-    settings |= {"inner_settings": {"learning_starts": 32, "train_every": 16}} if inner == "dqn" else {}
-    env, expected = make_vector(POLE, 1), []
+QUICK_DQN = {"inner": "dqn", "inner_settings": {"learning_starts": 32, "train_every": 16}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings"),
+    [
+        (POLE, {}),
+        (POLE, QUICK_DQN),
+        (POLE, QUICK_DQN | {"real_share": 0.5}),
+        (LAKE, {}),
+        (LAKE, {"inner": "actor_critic"}),
+        (LAKE, QUICK_DQN | {"real_share": 0.5}),
+    ],
+    ids=["actor_critic", "dqn", "dqn mixed", "counts planned", "counts dreamt", "counts mixed"],
+)
+def test_imagination_resumes_to_the_bit(spec, settings, tmp_path):
+    settings = {"log_every": 40, **TINY, **settings}
+    env, expected = make_vector(spec, 1), []
     agent = make_agent("imagination", env, seed=3, **settings)
     for step, metrics in agent.train(env, 160):
         expected.append((step, metrics))
         if step == 80:
             kept = {"agent": agent.state_dict(), "env": snapshot(env)}
             path = save_checkpoint(tmp_path, step, kept, keep=1)
-            agent.predict(np.zeros((2, 4), np.float32), deterministic=True)  # acting outside of training shifts nothing
-    kept, other_env = load_checkpoint(path), make_vector(POLE, 1)
+            agent.predict(env.observation_space.sample(), deterministic=True)  # shifts nothing in training
+    kept, other_env = load_checkpoint(path), make_vector(spec, 1)
     other = make_agent("imagination", other_env, seed=3, **settings)
     other.load_state_dict(kept["agent"])
     restore(other_env, kept["env"])
+    other.predict(env.observation_space.sample(), deterministic=True)
     assert plain(other.train(other_env, 160)) == plain(expected[2:])
     assert same_state(agent.state_dict(), other.state_dict())
 
@@ -177,36 +193,38 @@ def test_imagination_control_never_fits_its_world():
     env = make_vector(POLE, 1)
     agent = make_agent("imagination", env, seed=0, **TINY | {"updates": 0})
     before = {name: value.clone() for name, value in agent.world.model.state_dict().items()}
-    policy = agent.inner.parameters.clone()
+    policy = agent.dreamer.inner.parameters.clone()
     run(agent, env, 80)
     assert all(torch.equal(before[name], value) for name, value in agent.world.model.state_dict().items())
-    assert not torch.equal(policy, agent.inner.parameters)
+    assert not torch.equal(policy, agent.dreamer.inner.parameters)
 
 
 def test_imagination_refuses_what_it_cannot_learn():
-    box, vector = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Box(-1, 1, (3,))
+    box, vector, two = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2)
     for config, observation, action, message in (
         ({}, gymnasium.spaces.Discrete(3), box, "expected Discrete"),
         ({"model": "vae"}, vector, box, "imagines nothing"),
         ({"settings": {"num_member": 2}}, vector, box, "did you mean 'num_members'"),
         ({"inner_settings": {"epoch": 2}}, vector, box, "did you mean 'epochs'"),
         ({"inner": "dqn"}, vector, box, "needs Discrete"),
+        ({"inner": "value_iteration"}, vector, box, "solves counts of Discrete observations"),
+        ({"real_share": 0.5}, vector, two, "expected dqn"),
+        ({"real_share": 0.5, "inner": "dqn", "inner_settings": {"prioritised": True}}, vector, two, "not prioritised"),
+        ({"real_share": 0.5, "inner": "dqn", "model": "world_model"}, vector, two, "has a memory"),
         ({}, gymnasium.spaces.Box(-1, 1, (2, 3)), box, r"expected Discrete from 0, vectors"),
     ):
         with pytest.raises(ValueError, match=message):
             Imagination.check(Imagination.Config(**config), Spaces(observation, action))
+    with pytest.raises(ValueError, match="expected a discount below 1"):
+        Imagination.check(Imagination.Config(), Spaces(gymnasium.spaces.Discrete(3), two, discount=1.0))
 
 
-@pytest.mark.slow
 def test_frozen_lake_is_solved_in_the_counted_world():
-    """At least 95 % of the optimum's 0.542 in the true MDP, from 5,000 steps."""
-    from mpagents.tabular.policy_evaluation import evaluate_policy
-
-    env = make_vector(EnvironmentSpec("FrozenLake-v1", label="lake"), 1)
+    """At least 95 % of the optimum's 0.542 in the true MDP, from 10,000 steps."""
+    env = make_vector(LAKE, 1)
     mdp = spaces_of(env.envs[0]).mdp
-    settings = {"collect_steps": 500, "horizon": 100, "inner_settings": {"entropy_coefficient": 0.02}}
-    agent = make_agent("imagination", env, seed=0, judged_steps=1, **settings)
-    run(agent, env, 5_000)
+    agent = make_agent("imagination", env, seed=0)
+    run(agent, env, 10_000)
     assert evaluate_policy(mdp, policy_table(agent, mdp)) @ mdp.initial >= 0.95 * 0.542
 
 

@@ -14,6 +14,7 @@ import generative
 from generative.world.protocol import WorldModel, standard_normal
 from generative.world.transitions import transitions
 from mpagents.dream import Dream
+from mpagents.dream_beside import Beside
 from mpagents.recording import RecordingSpec, record
 from mpagents.tabular.dream import FiniteDream
 from mpagents.tabular.mdp import FiniteMDP
@@ -215,6 +216,73 @@ def test_finite_dream_follows_the_frequencies_of_its_mdp():
         allowed = np.flatnonzero(mdp.transition_matrix().toarray()[s * 2 + a])
         assert set(ends_at.tolist()) <= set(allowed)
         assert (reward == mdp.expected_reward[s, a]).all()
+
+
+class Level:
+    """A world of frames [2, 3, 1] of one grey level, which is its state: actions add to it, and so does noise."""
+
+    num_noise = 1
+
+    @staticmethod
+    def posterior(batch):
+        return (batch["x"][..., 0, 0, 0].float(),), batch["mask"]
+
+    @staticmethod
+    def imagine(state, action, noise, temperature):
+        return (state[0] + action[:, 0] + temperature * noise[:, 0],), action[:, 0], torch.zeros(len(action))
+
+    @staticmethod
+    def observation(state):
+        return state[0].to(torch.uint8)[:, None, None, None].expand(-1, 2, 3, 1)
+
+
+def recorded_levels():
+    """Three sequences from 10, 20 and 30, of 4, 5 and 2 rows, that rise by twice their actions 1, 2, 3, …"""
+    led = torch.arange(5.0).expand(3, 5)
+    level = torch.tensor([[10.0], [20.0], [30.0]]) + 2 * led.cumsum(1)
+    mask = torch.arange(5) < torch.tensor([[4], [5], [2]])
+    x = (level * mask).to(torch.uint8)[..., None, None, None].expand(-1, -1, 2, 3, 1)
+    return {"x": x, "action": (led * mask)[..., None], "mask": mask}
+
+
+def test_recorded_episodes_are_dreamt_again_under_their_own_actions_beside_what_was_real():
+    env = Beside(Level, recorded_levels(), ArraySpec(num=4), seen=2)
+    state = env.reset(torch.tensor([[0.0], [0.6]]))  # the third sequence is too short
+    for row, real, dreamt in ((1, [12, 22], [12, 22]), (2, [16, 26], [14, 24]), (3, [22, 32], [17, 27])):
+        picture = env.render(state)
+        assert picture.shape == (2, 128, 64 * 7, 3)  # 2 rows, 3 + 1 + 3 columns
+        real_part, gap, dreamt_part = picture.split([3 * 64, 64, 3 * 64], dim=2)
+        assert (real_part == torch.tensor(real).view(2, 1, 1, 1)).all() and (gap == 128).all()
+        assert (dreamt_part == torch.tensor(dreamt).view(2, 1, 1, 1)).all()
+        if row < 3:
+            state, reward, over = env.step(state, torch.zeros(2), torch.rand(2, 1))
+            assert reward.tolist() == [row + 1] * 2 and over.tolist() == [row == 2, False]
+
+
+def test_beside_refuses_vectors_and_sequences_that_were_seen_whole():
+    batch = recorded_levels()
+    with pytest.raises(ValueError, match="only frames can be shown"):
+        Beside(Level, batch | {"x": batch["x"].float()}, ArraySpec(num=4))
+    for seen in (0, 5):
+        with pytest.raises(ValueError, match=f"seen is {seen}; expected at least 1 and fewer than the 5 rows"):
+            Beside(Level, batch, ArraySpec(num=4), seen=seen)
+
+
+def test_recorded_episodes_of_frames_are_dreamt_again_by_the_environment_s_id(tmp_path):
+    record(RecordingSpec("envs:Catch-v0", steps=120), tmp_path / "catch", show="never")
+    torch.manual_seed(0)
+    generative.save(generative.build("world_model", shape=(32, 32, 1), action_size=3), tmp_path / "world.safetensors")
+    files = {"path": str(tmp_path / "world.safetensors"), "recording": str(tmp_path / "catch")}
+    env = gymnasium.make("envs:WorldModel-v0", **files, actions="recorded", seen=3, render_mode="rgb_array")
+    env.reset(seed=0)
+    steps, over = 0, False
+    while not over:
+        assert env.render().shape == (128, 4 * 65, 3)
+        _, _, over, _, _ = env.step(0)
+        steps += 1
+    assert steps == 14  # an episode's 17 rows, of which 3 were seen
+    with pytest.raises(ValueError, match="expected 'chosen' or 'recorded'"):
+        gymnasium.make("envs:WorldModel-v0", **files, actions="real")
 
 
 def test_trained_model_is_an_environment_by_its_id(tmp_path):
