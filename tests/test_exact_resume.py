@@ -10,9 +10,7 @@ import pytest
 import envs
 from mpagents.agents import AGENTS, agent_class
 from mpagents.configuration import InvalidInput
-from mpagents.results.checkpoint import load_latest
-from mpagents.trial import run_trial
-from tests.test_trial import interrupt, rows, same_state, trial
+from tests.test_trial import check_resumed_to_the_bit, trial
 
 NEEDS_MORE = {"WorldModel-v0"}  # a trained model: it is tested with its own
 GYMNASIUM = ["FrozenLake-v1", "CliffWalking-v1", "Taxi-v4", "Blackjack-v1", "CartPole-v1", "Acrobot-v1", "MountainCar-v0",
@@ -53,13 +51,4 @@ def test_a_trial_cut_twice_is_the_trial_that_never_stopped(tmp_path, agent, env)
     spec = pair(agent, env)
     if spec is None:
         pytest.skip(f"{agent} can't learn in {env}")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run_trial(spec, whole)["resume"] == "exact"
-    for after in (100, 230):
-        interrupt(spec, cut, after)
-    status = run_trial(spec, cut)
-    assert status["status"] == "finished", status["error"]
-    assert rows(cut / spec.path) == rows(whole / spec.path)
-    ours, theirs = (load_latest(root / spec.path / "checkpoint")[1] for root in (whole, cut))
-    for key in ("agent", "env"):
-        assert same_state(ours[key], theirs[key]), key
+    assert check_resumed_to_the_bit(spec, tmp_path, (100, 230))["resume"] == "exact"

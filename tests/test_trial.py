@@ -55,15 +55,11 @@ def interrupt(spec, root, after):
     del steps
 
 
-@pytest.mark.parametrize(
-    "env", ["FrozenLake-v1", {"id": "envs:RiverSwim-v0"}, {"id": "CliffWalking-v1", "max_episode_steps": 90}]
-)
-@pytest.mark.parametrize("agent", LEARNERS, ids=str)
-def test_trial_resumes_to_the_bit(tmp_path, agent, env):
-    spec = trial(agent, env)
+def check_resumed_to_the_bit(spec, tmp_path, cuts):
+    """Run it in one go, and cut at these steps: rows and the last checkpoints must be equal. Returns the status."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run_trial(spec, whole)["status"] == "finished"
-    for after in (1_000, 4_000):
+    for after in cuts:
         interrupt(spec, cut, after)
     status = run_trial(spec, cut)
     assert status["status"] == "finished", status["error"]
@@ -71,6 +67,15 @@ def test_trial_resumes_to_the_bit(tmp_path, agent, env):
     ours, theirs = (load_latest(root / spec.path / "checkpoint")[1] for root in (whole, cut))
     for key in ("agent", "env"):
         assert same_state(ours[key], theirs[key]), key
+    return status
+
+
+@pytest.mark.parametrize(
+    "env", ["FrozenLake-v1", {"id": "envs:RiverSwim-v0"}, {"id": "CliffWalking-v1", "max_episode_steps": 90}]
+)
+@pytest.mark.parametrize("agent", LEARNERS, ids=str)
+def test_trial_resumes_to_the_bit(tmp_path, agent, env):
+    check_resumed_to_the_bit(trial(agent, env), tmp_path, (1_000, 4_000))
 
 
 @pytest.mark.parametrize("env", ["Blackjack-v1", {"id": "FrozenLake-v1", "wrappers": ["tests.test_trial:stepped"]}])
