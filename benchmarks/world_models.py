@@ -120,9 +120,10 @@ def linear_quadratic(seeds: int = 5) -> None:
     gain = riccati(0.99)
     optimum = discounted_cost(lambda x: np.clip(-x @ gain.T, -1, 1).astype(np.float32))
     rows = [("Riccati", f"{optimum:.3f}", "1", ""), ("nothing", f"{discounted_cost(lambda x: 0 * x[:, :2]):.3f}", "", "")]
-    settings = {"initial_log_std": -0.5, "normalise_rewards": False, "learning_rate": {"start": 1e-3, "end": 0.0}}
+    settings: dict[str, Any] = {"activation": "silu", "initial_log_std": -0.5, "normalise_rewards": False}
+    settings["learning_rate"] = {"start": 1e-3, "end": 0.0}
     for seed in range(seeds):
-        agent, _, seconds = trained("envs:LinearQuadratic-v0", 3_000, seed, starts="first", inner_settings=settings)
+        agent, _, seconds = trained("envs:LinearQuadratic-v0", 3_000, seed, inner_settings=settings)
         cost = discounted_cost(lambda x, agent=agent: agent.predict(x, deterministic=True)[0])
         rows.append((f"imagination, seed {seed}", f"{cost:.3f}", f"{cost / optimum:.3f}", f"{seconds:.0f}"))
     table(("Policy", "Discounted cost", "Ratio", "Seconds"), *rows)

@@ -31,12 +31,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # settings of an agent inside that diff
 
 
 class Learner:
-    """An agent that trains in `dreams` at once for `steps` imagined ones each time; `afresh`: from first states."""
+    """An agent that trains in `dreams` at once for `steps` imagined ones each time."""
 
-    def __init__(self, cls: Any, config: Any, spaces: Spaces, seed: int, dreams: int, steps: int, afresh: bool) -> None:
+    def __init__(self, cls: Any, config: Any, spaces: Spaces, seed: int, dreams: int, steps: int) -> None:
         self.inner = cls(config, spaces, seed=derive(seed, "inner"))
         self.outside = cls(config, spaces, seed=derive(seed, "outside"))  # draws what isn't training
-        self.dreams, self.steps, self.afresh = dreams, steps, afresh
+        self.dreams, self.steps = dreams, steps
         self.dreamt = 0  # imagined steps
         self.mixed: MixedReplay | None = None
 
@@ -71,7 +71,7 @@ class Learner:
         """Train in dreams; schedules run over all of the `times` that this will be done. What was told last."""
         told: dict[str, Any] = {}
         until = self.dreamt + self.steps
-        env = TorchVectorEnv(world.dream(afresh=self.afresh), self.dreams)
+        env = TorchVectorEnv(world.dream(), self.dreams)
         for step, metrics in self.inner.train(env, max(until, times * self.steps)):
             self.dreamt = step
             told |= {key.replace("rollout/", "dream/"): value for key, value in metrics.items()}
@@ -156,8 +156,7 @@ def dreamer(name: str, config: Any, spaces: Spaces, world: Any, seed: int) -> Le
     if _plans(name):
         return Solver(cls, settings, spaces, seed, world)
     inside = Spaces(world.observation_space, spaces.action, spaces.discount)
-    steps, afresh = config.rollouts * config.dreams * config.horizon, config.starts == "first"
-    learner = Learner(cls, settings, inside, seed, config.dreams, steps, afresh)
+    learner = Learner(cls, settings, inside, seed, config.dreams, config.rollouts * config.dreams * config.horizon)
     if config.real_share:
         codec = ObservationCodec(spaces.observation)
         real = Replay(codec, config.num_rows, spaces.discount, settings.n_step, frame_stack=False)

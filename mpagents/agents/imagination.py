@@ -58,7 +58,6 @@ class Imagination:
         num_rows: PositiveInt = 100_000  # real rows that are kept
         dreams: PositiveInt = 256  # at once
         horizon: PositiveInt = 50  # steps after which a dream is cut
-        starts: Literal["visited", "first"] = "visited"  # of dreams: any state that was seen, or one that began an episode
         rollouts: PositiveInt = 6  # each time: so many times all dreams are dreamt to the horizon
         temperature: NonNegative = 1.0  # of what is drawn in dreams
         ends: Literal["threshold", "draw"] = "threshold"  # of a dream, by the probability that it ends
