@@ -156,7 +156,7 @@ def dyna(steps: int = 1_000, seeds: int = 5) -> None:
 
 def temperature(seeds: int = 5) -> None:
     """CartPole's real return after 1,500 real steps, by the temperature of the dreams it was learned in."""
-    temperatures = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+    temperatures = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 32.0, 128.0)
     returns = [cartpole(1_500, seeds, temperature=value)[0] for value in temperatures]
     rows = [(t, f"{np.mean(s):.0f}", ", ".join(f"{score:.0f}" for score in s)) for t, s in zip(temperatures, returns)]
     table(("Temperature", "Mean return", "Seeds"), *rows)
