@@ -136,7 +136,7 @@ class _Run:
         self.logger.scalars(self.progress.step, row)
 
     def save(self) -> None:
-        self.progress.saved = self.progress.step
+        previous, self.progress.saved = self.progress.saved, self.progress.step
         self.progress.stepped |= is_begun(self.env)
         state = {
             "agent": self.agent.state_dict(),
@@ -146,8 +146,8 @@ class _Run:
             "offset": self.logger.offset(),
         }
         keep, best = self.spec.checkpoint.keep, self.progress.best_step
-        within = self.own.folder
-        save_checkpoint(self.folder / "checkpoint", self.progress.step, state, keep=keep, best=best, within=within)
+        within, folder = self.own.folder, self.folder / "checkpoint"
+        save_checkpoint(folder, self.progress.step, state, keep=keep, best=best, within=within, previous=previous)
 
     def evaluate(self) -> dict[str, Any]:
         progress, spec = self.progress, self.spec

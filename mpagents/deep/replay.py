@@ -22,6 +22,7 @@ from torch import Tensor
 from mpagents.deep.collection import Stored, Transition
 from mpagents.deep.observations import ObservationCodec
 from mpagents.deep.prioritised import Priorities
+from mpagents.deep.replay_blocks import in_blocks, parts_of
 from mpagents.deep.replay_memory import stack_size
 from mpagents.tabular.compiled import jit
 
@@ -224,20 +225,24 @@ class Replay:
         if not self.length:
             return {}
         priorities = None if self.priorities is None else self.priorities.state_dict()
-        return {"arrays": self._arrays(), "written": self.written.copy(), "open": self.open.copy(), "priorities": priorities}
+        arrays, blocks = in_blocks(self._arrays(), self.written, self.length)
+        told = {"written": self.written.copy(), "open": self.open.copy(), "priorities": priorities}
+        return {"arrays": arrays, "blocks": blocks, **told}
 
     def load_state_dict(self, state: dict) -> None:
         self.length, self.rings = 0, {}
         if not state:
             return
-        arrays = state["arrays"]
-        obs = {name: arrays["ring." + name][:, 0] for name in self.stack}
+        _, first = next(parts_of(state))
+        obs = {name: first["ring." + name][:, 0] for name in self.stack}
         obs = {
             name: np.stack([value] * self.stack[name], axis=1) if self.stack[name] > 1 else value for name, value in obs.items()
         }
-        self.allocate(obs, arrays["mask"][:, 0] if "mask" in arrays else None)
+        self.allocate(obs, first["mask"][:, 0] if "mask" in first else None)
         self.written, self.open = state["written"].copy(), state["open"].copy()
-        for name, view in self._arrays().items():
-            view[:] = arrays[name]
+        views = self._arrays()
+        for begin, arrays in parts_of(state):
+            for name, value in arrays.items():
+                views[name][:, begin : begin + value.shape[1]] = value
         if self.priorities is not None:
             self.priorities.load_state_dict(state["priorities"])

@@ -1,7 +1,8 @@
 """Checkpoints: a nested state of numbers, strings, arrays and tensors, in files that hold no code and can't be half there.
 
-    checkpoint/step=5000/state.json             the tree; an array is {"array": name}, a tuple {"tuple": […]}
+    checkpoint/step=5000/state.json             the tree (`mpagents.results.state_tree`)
     checkpoint/step=5000/arrays.safetensors     NumPy arrays;  tensors.safetensors: torch tensors
+    checkpoint/step=5000/block.….safetensors    a part of a large replay, one file in all checkpoints that hold it
     checkpoint/step=5000/manifest.json          written last: SHA-256 of each file
 
 A checkpoint is made in a temporary folder, flushed and renamed, so an interrupted one never counts. Loading verifies every
@@ -20,12 +21,12 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
 from mpagents.results.files import sync_folder, write_atomically
+from mpagents.results.state_tree import Block, Leaves, put_together, taken_apart
 
 FORMAT = 1
 # What reading damaged or hostile files raises; RecursionError and MemoryError where JSON is nested or sizes lie.
@@ -40,11 +41,13 @@ class DamagedCheckpoint(ValueError):
 
 
 def save_checkpoint(
-    folder: Path, step: int, state: dict, *, keep: int, best: int | None = None, within: Path | None = None
-) -> Path:
+    folder: Path, step: int, state: dict, *, keep: int, best: int | None = None, within: Path | None = None,
+    previous: int | None = None,
+) -> Path:  # fmt: skip
     """Write `folder`/step=<step>, then delete all but the last `keep` checkpoints and that of step `best`.
 
     `within`: a folder that it is renamed out of, and deleted ones into (`mpagents.results.attempt`); default: `folder`.
+    `previous`: the step of the checkpoint that this run saved or loaded last, whose blocks are linked to.
     """
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link; expected a folder: checkpoints are written within the study's folder")
@@ -55,7 +58,7 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        _write(temporary, step, state)
+        _write(temporary, step, state, folder / f"step={previous}")
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk isn't filled further
         raise
@@ -90,18 +93,37 @@ def _finish_interrupted(folder: Path) -> None:
                 path.rename(folder / f"step={step}")
 
 
-def _write(folder: Path, step: int, state: dict) -> None:
+def _write(folder: Path, step: int, state: dict, previous: Path) -> None:
     """All files of a checkpoint, the manifest last."""
-    arrays: dict[str, np.ndarray] = {}
-    tensors: dict[str, Any] = {}
-    tree = _without_arrays(state, arrays, tensors, "")
+    leaves = Leaves()
+    tree = taken_apart(state, leaves)
     write_atomically(folder / "state.json", json.dumps(tree, allow_nan=False))
-    write_atomically(folder / "arrays.safetensors", safetensors.numpy.save(arrays))
-    if tensors:
+    write_atomically(folder / "arrays.safetensors", safetensors.numpy.save(leaves.arrays))
+    if leaves.tensors:
         from safetensors.torch import save
 
-        write_atomically(folder / "tensors.safetensors", save(tensors))
-    write_atomically(folder / "manifest.json", _manifest(step, {file.name: _hash(file) for file in folder.iterdir()}))
+        write_atomically(folder / "tensors.safetensors", save(leaves.tensors))
+    linked = _write_blocks(folder, list(leaves.blocks.values()), previous) if leaves.blocks else {}
+    hashes = {file.name: linked.get(file.name) or _hash(file) for file in folder.iterdir()}
+    write_atomically(folder / "manifest.json", _manifest(step, hashes))
+
+
+def _write_blocks(folder: Path, blocks: list[Block], previous: Path) -> dict[str, str]:
+    """Each as a file of its own; the hashes of those that the previous checkpoint has too, which are linked to."""
+    try:
+        known: dict[str, str] = json.loads((previous / "manifest.json").read_bytes())["sha256"]
+    except UNREADABLE:
+        known = {}
+    linked = {}
+    for block in blocks:
+        with contextlib.suppress(OSError):  # not there any more, or a file system without links
+            if block.file in known:
+                os.link(previous / block.file, folder / block.file)
+                linked[block.file] = known[block.file]
+        if block.file not in linked:
+            arrays = {name: np.ascontiguousarray(array) for name, array in block.read().items()}
+            write_atomically(folder / block.file, safetensors.numpy.save(arrays))
+    return linked
 
 
 def _manifest(step: int, hashes: dict[str, str]) -> bytes:
@@ -130,13 +152,14 @@ def load_checkpoint(path: Path) -> dict:
         step = int(named[1]) if named else manifest["step"]
         if raw != _manifest(step, manifest["sha256"]):
             raise DamagedCheckpoint(f"{path / 'manifest.json'} is damaged or was altered")
-        arrays = safetensors.numpy.load((path / "arrays.safetensors").read_bytes())
-        tensors = {}
+        leaves = Leaves(safetensors.numpy.load((path / "arrays.safetensors").read_bytes()))
         if "tensors.safetensors" in manifest["sha256"]:
             from safetensors.torch import load
 
-            tensors = load((path / "tensors.safetensors").read_bytes())
-        return _with_arrays(json.loads((path / "state.json").read_bytes()), arrays, tensors)
+            leaves.tensors = load((path / "tensors.safetensors").read_bytes())
+        names = (re.fullmatch(r"block\.(.+)\.safetensors", name) for name in manifest["sha256"])
+        leaves.blocks = {name[1]: Block(name[1], path=path / name[0]) for name in names if name}
+        return put_together(json.loads((path / "state.json").read_bytes()), leaves)
     except UNREADABLE as error:
         raise error if isinstance(error, DamagedCheckpoint) else DamagedCheckpoint(f"{path}: {error!r}") from error
 
@@ -171,40 +194,5 @@ def _candidates(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _without_arrays(value: Any, arrays: dict, tensors: dict, name: str) -> Any:
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"state {name!r} has keys that aren't text: {list(value)[:3]}")
-        return {key: _without_arrays(item, arrays, tensors, f"{name}/{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_without_arrays(item, arrays, tensors, f"{name}/{i}") for i, item in enumerate(value)]
-        return {"tuple": items} if isinstance(value, tuple) else items
-    if isinstance(value, np.str_):
-        return str(value)
-    if isinstance(value, np.ndarray | np.generic):
-        arrays[name] = np.ascontiguousarray(value).reshape(np.shape(value))
-        return {"array": name, "scalar": isinstance(value, np.generic)}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if type(value).__module__.partition(".")[0] == "torch":
-        tensors[name] = value.detach().cpu().contiguous()
-        return {"tensor": name}
-    raise TypeError(f"state {name!r} is a {type(value).__name__}; expected numbers, text, arrays, tensors or nested ones")
-
-
-def _with_arrays(value: Any, arrays: dict, tensors: dict) -> Any:
-    if isinstance(value, list):
-        return [_with_arrays(item, arrays, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {"array", "scalar"}:
-        array = arrays[value["array"]]
-        return array[()] if value["scalar"] else array
-    if value.keys() == {"tensor"}:
-        return tensors[value["tensor"]]
-    if value.keys() == {"tuple"}:
-        return tuple(_with_arrays(item, arrays, tensors) for item in value["tuple"])
-    return {key: _with_arrays(item, arrays, tensors) for key, item in value.items()}
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,58 @@
+"""Checkpoints of a large replay: what hasn't changed isn't written again, and what comes back is what was there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpagents.deep.prioritised import Priorities
+from mpagents.deep.replay import Replay
+from mpagents.results.checkpoint import load_checkpoint, load_latest, save_checkpoint
+from mpagents.trial import run_trial
+from tests.test_dqn import NUMBER, QUICK, transition
+from tests.test_trial import interrupt, rows, trial
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_blocks_hold_the_replay_at_each_checkpoint_and_are_shared(tmp_path, monkeypatch, num_envs):
+    monkeypatch.setattr("mpagents.deep.replay_blocks.BLOCK_BYTES", 200)
+    rng = np.random.default_rng(num_envs)
+    replay = Replay(NUMBER, 60 * num_envs, discount=0.9, priorities=Priorities(0.6))
+    previous, shared, begins = None, 0, np.ones(num_envs, np.bool_)
+    for step in range(60):
+        for _ in range(rng.integers(1, 14)):
+            obs, after = rng.random((2, num_envs, 1), np.float32)
+            ended = rng.random(num_envs) < 0.2
+            valid = begins | (rng.random(num_envs) < 0.9)
+            made = transition(after, reward=rng.random(num_envs, np.float32), terminated=ended, valid=valid)
+            replay.add({"": obs}, rng.integers(0, 2, num_envs), made, begins)
+            begins = np.where(valid, ended, begins)
+        path = save_checkpoint(tmp_path, step, replay.state_dict(), keep=1, previous=previous)
+        linked = [file for file in path.glob("block.*") if file.stat().st_mtime_ns < (path / "state.json").stat().st_mtime_ns]
+        shared, previous = shared + len(linked), step
+        other = Replay(NUMBER, 60 * num_envs, discount=0.9, priorities=Priorities(0.6))
+        other.load_state_dict(load_checkpoint(path))
+        for name, view in replay._arrays().items():
+            assert np.array_equal(view, other._arrays()[name]), (step, name)
+        if step % 7 == 3:
+            replay = other  # go on from what was loaded
+    assert shared > 60
+
+
+def test_trial_with_blocks_resumes_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr("mpagents.deep.replay_blocks.BLOCK_BYTES", 2_000)
+    agent = {"name": "dqn", **QUICK, "log_every": 100, "replay_size": 300}
+    spec = trial(
+        agent, "CartPole-v1", steps=600, evaluation={"every": 300, "episodes": 2}, checkpoint={"every": 100, "keep": 2}
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_trial(spec, whole)["status"] == "finished"
+    for after in (100, 400):
+        interrupt(spec, cut, after)
+    assert run_trial(spec, cut)["status"] == "finished"
+    assert rows(cut / spec.path) == rows(whole / spec.path)
+    ours, theirs = (load_latest(root / spec.path / "checkpoint")[1]["agent"]["replay"]["blocks"] for root in (whole, cut))
+    assert [block.name for block in ours] == [block.name for block in theirs]
+    assert len(ours) > 2
+    for one, two in zip(ours, theirs):
+        assert all(np.array_equal(array, two.read()[name]) for name, array in one.read().items())
