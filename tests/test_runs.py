@@ -9,6 +9,7 @@ import pytest
 from mpagents.configuration import InvalidInput
 from mpagents.encoder_specification import EncoderJob
 from mpagents.encoder_stage import make_encoder
+from mpagents.probes import mlp_probe
 from mpagents.specification import Evaluation
 from mpagents.study import Study
 from mpagents.trial import run_trial
@@ -18,7 +19,8 @@ FILES = sorted((ROOT / "runs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
-def test_study_file_runs(path, tmp_path):
+def test_study_file_runs(path, tmp_path, monkeypatch):
+    monkeypatch.setitem(mlp_probe.__kwdefaults__, "steps", 20)  # each encoder is probed
     study = dataclasses.replace(Study.from_file(path), seeds=1)
     try:
         trials = study.trials().trials
@@ -27,7 +29,12 @@ def test_study_file_runs(path, tmp_path):
             raise
         pytest.skip(str(error))
     for spec in trials:
-        tiny = dataclasses.replace(spec, steps=600, evaluation=Evaluation(every=300, episodes=2))
+        tiny = dataclasses.replace(spec, steps=300, evaluation=Evaluation(every=150, episodes=1))
+        if spec.agent.name == "imagination":
+            agent = dataclasses.replace(
+                spec.agent, config=spec.agent.config | {"collect_steps": 150, "updates": 2, "rollouts": 1}
+            )
+            tiny = dataclasses.replace(tiny, agent=agent)
         if spec.encoder is not None:
             fit = spec.encoder.fit | {"steps": min(2, spec.encoder.fit["steps"]), "validation_size": 10}
             small = dataclasses.replace(spec.encoder, fit=fit, data=spec.encoder.data | {"steps": 80})
