@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Reads the processes, then waits: for a line where this process ends as it should, for the end of the pipe where it is killed.
-REAPER = "read -r processes; read -r line || kill -9 $processes 2>/dev/null"
+MARK = "MPAGENTS_PROCESSES"
+# Waits: for a line where this process ends as it should, for the end of the pipe where it is killed. Then kills all whose
+# environment bears the mark ($0), again and again, since one may just be starting another. Without /proc it finds none.
+REAPER = """
+read -r line && exit
+for round in 1 2 3 4 5 6 7 8 9 10; do
+    kill -9 $(grep -lzsxF "$0" /proc/[0-9]*/environ | cut -d / -f 3) 2>/dev/null
+    sleep 0.2
+done
+"""
 
 
 def family(process: int) -> set[int]:
@@ -26,16 +35,18 @@ def family(process: int) -> set[int]:
 
 
 @contextmanager
-def dying_with_this(processes: Iterable[int]) -> Iterator[None]:
-    """Within it, SIGKILL of this process takes these with it: agents of Ray would stay for another minute."""
-    numbers = " ".join(map(str, processes))
+def dying_with_this() -> Iterator[dict[str, str]]:
+    """Gives environment variables; within it, SIGKILL of this process takes with it all processes begun with them.
+
+    Agents of Ray would stay for another minute.
+    """
+    token = secrets.token_hex(16)
     # In a session of its own, Ctrl-C doesn't reach it.
-    reaper = subprocess.Popen(["/bin/sh", "-c", REAPER], stdin=subprocess.PIPE, text=True, start_new_session=True)
+    command = ["/bin/sh", "-c", REAPER, f"{MARK}={token}"]
+    reaper = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
     assert reaper.stdin is not None
     try:
-        reaper.stdin.write(f"{numbers}\n")
-        reaper.stdin.flush()
-        yield
+        yield {MARK: token}
     finally:
         with contextlib.suppress(BrokenPipeError):
             reaper.stdin.write("done\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mpagents.interrupting import CTRL_C_OR_STOPPING, STOPPING, Interrupted, check_stopped, handling, in_main_thread, interrupt
-from mpagents.processes import dying_with_this, family
+from mpagents.processes import dying_with_this
 from mpagents.shipping import runtime_env
 from mpagents.worker import ONE_THREAD
 
@@ -56,7 +56,8 @@ def ray_session(workers: int | None, address: str | None, results: Path | None =
     `results`: the folder that they are written into, which isn't sent to a cluster's nodes with the modules in this folder.
     Raises ValueError where no cluster answers at the address, Interrupted where a signal has come meanwhile.
     """
-    with exporting(dict.fromkeys(ONE_THREAD, "1") | QUIET | {NETWORKED: str(int(address is not None))}):
+    told = dict.fromkeys(ONE_THREAD, "1") | QUIET | {NETWORKED: str(int(address is not None))}
+    with dying_with_this() as mark, exporting(told | mark):
         import ray
 
         # As NETWORKED says, where Ray was imported before
@@ -69,8 +70,7 @@ def ray_session(workers: int | None, address: str | None, results: Path | None =
             if started:
                 _start(workers, address, results)
             slots = int(ray.cluster_resources().get("CPU", 1))
-            ours = family(os.getpid()) - {os.getpid()} if started and address is None else set()
-            with handling(interrupt, STOPPING), dying_with_this(ours):  # again: ray.init handles SIGTERM itself
+            with handling(interrupt, STOPPING):  # again: ray.init handles SIGTERM itself
                 yield min(slots, workers or slots)
         finally:
             if started:

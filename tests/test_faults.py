@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -289,20 +291,33 @@ def test_ray_is_reachable_from_this_machine_alone_and_leaves_nothing():
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_processes_die_with_the_one_that_is_killed_and_outlive_the_one_that_ends(killed):
-    other = subprocess.Popen(["sleep", "60"])
+def test_processes_die_with_the_one_that_is_killed_and_outlive_the_one_that_ends(killed, tmp_path):
     child = os.fork()
     if child == 0:
-        with dying_with_this([other.pid]):
+        with dying_with_this() as mark:
+            other = subprocess.Popen(["sleep", "60"], env=os.environ | mark)
+            (tmp_path / "pid").write_text(str(other.pid))
             if killed:
                 os.kill(os.getpid(), signal.SIGKILL)
         os._exit(0)
     os.waitpid(child, 0)
+    other = int((tmp_path / "pid").read_text())
+    if killed:
+        gone = time.monotonic() + 10
+        while running(other) and time.monotonic() < gone:
+            time.sleep(0.05)
+        assert not running(other)
+    else:
+        assert running(other)
+        os.kill(other, signal.SIGKILL)
+
+
+def running(process):
+    """Whether it is there, and not merely waited for."""
     try:
-        assert (other.wait(10) if killed else other.poll()) == (-signal.SIGKILL if killed else None)
-    finally:
-        other.kill()
-        other.wait()
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_strange_ray_without_authentication_is_warned_of(monkeypatch, capsys):
