@@ -39,7 +39,7 @@ def build_agent(spec: TrialSpec, spaces: Spaces, root: Path, device: str | None 
     device = device or resolved_device(getattr(config, "device", "cpu"))
     encoder, learned = None, {}
     if spec.encoder is not None:
-        from mpagents.encoder_stage import load_encoder
+        from mpagents.made_encoders import load_encoder
 
         encoder = load_encoder(spec, root, device)
         assert encoder is not None

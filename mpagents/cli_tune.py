@@ -24,7 +24,7 @@ def tune(
     with told(as_json, study):
         values, lines = read_study_file(study)
         with told(as_json, study, lines):
-            from mpagents.tune_specification import TuneStudy
+            from mpagents.tune_study import TuneStudy
 
             spec = TuneStudy.from_values(apply_overrides(values, sets or ()))
             if dry_run:

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mpagents.results.files import read_status
+
 FILE = "encoder.safetensors"  # in a job's folder
 OF_THE_INPUT = ("key", "size", "grey", "coarsest")  # settings that what is fitted and measured depends on; not how it is used
 
@@ -85,8 +87,6 @@ def encoder_jobs(folder: Path, trials: list[Any]) -> list[EncoderJob]:
 
 
 def is_finished(job: EncoderJob, folder: Path) -> bool:
-    from mpagents.results.ledger import read_status
-
     return read_status(folder, job.path).get("status") == "finished"
 
 

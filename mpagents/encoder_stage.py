@@ -25,8 +25,9 @@ import torch
 
 from mpagents.encoder_specification import FILE, EncoderJob
 from mpagents.encoders import Encoder
-from mpagents.results.files import check_inside, read_json, write_json
-from mpagents.specification import TrialSpec, versions
+from mpagents.made_encoders import encoder_file
+from mpagents.results.files import check_inside, read_json, read_status, write_json
+from mpagents.specification import versions
 
 MEASURED, HELD_OUT = 8_000, 2_000  # data that codes are measured and probed on, at most
 SHOWN = 500  # codes in the projector
@@ -39,23 +40,6 @@ def make_encoder(job: EncoderJob, root: Path) -> Path:
     for _ in encoder_steps(job, root):
         pass
     return encoder_file(job, root)
-
-
-def encoder_file(job: EncoderJob, root: Path) -> Path:
-    """The file of a finished job. Raises RuntimeError where there is none."""
-    status = read_json(root / job.path / "status.json") or {}
-    if status.get("status") != "finished":
-        problem = (status.get("error") or {}).get("message", "it was never made")
-        raise RuntimeError(f"the encoder {job.encoder.name} of {job.env.label} isn't there: {problem} ({root / job.path})")
-    return root / job.path / FILE
-
-
-def load_encoder(spec: TrialSpec, root: Path, device: str = "cpu") -> Encoder | None:
-    """The encoder of a trial in the study's folder `root`; None for raw observations."""
-    if spec.encoder is None:
-        return None
-    path = encoder_file(EncoderJob(spec.env, spec.encoder), root)
-    return Encoder.load(path, device=device, trust=True, **spec.encoder.settings)
 
 
 def encoder_steps(job: EncoderJob, root: Path) -> Steps:
@@ -124,7 +108,6 @@ def _fit(job: EncoderJob, folder: Path, recording: Path) -> Generator[Any, None,
     import generative
     from mpagents.fit_specification import specify
     from mpagents.fitting import fit_steps
-    from mpagents.results.ledger import read_status
     from mpagents.seeding import derive
 
     spec = job.encoder

@@ -51,7 +51,7 @@ def expand(study: Any) -> Expansion:
     """All trials of a `Study`, seed by seed. Raises InvalidInput with every problem found."""
     problems: list[Problem] = [*check_slug(study.name, ("name",))]
     envs = _collect(study.envs, "envs", problems, _environment)
-    agents = _collect(study.agents, "agents", problems, lambda entry, place: _agent(entry, place, study.steps))
+    agents = _collect(study.agents, "agents", problems, lambda entry, place: read_agent(entry, place, study.steps))
     encoders = _collect(study.encoders, "encoders", problems, _encoder)
     problems += _labels([env.label for env, _ in envs], "envs") + _labels([agent.spec.label for agent in agents], "agents")
     problems += _labels([entry.label if entry else "" for entry in encoders], "encoders")
@@ -99,7 +99,7 @@ def _environment(entry: Any, place: tuple[str | int, ...]) -> tuple[EnvironmentS
     return spec, examine(spec)[0]
 
 
-def _agent(entry: str | dict[str, Any], place: tuple[str | int, ...], default_steps: int) -> _AgentEntry:
+def read_agent(entry: str | dict[str, Any], place: tuple[str | int, ...], default_steps: int) -> _AgentEntry:
     entry = {"name": entry} if isinstance(entry, str) else entry
     name = entry.get("name")
     if not isinstance(name, str):

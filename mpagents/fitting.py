@@ -25,8 +25,8 @@ from mpagents.configuration import InvalidInput, Problem
 from mpagents.fit_specification import FitSpec
 from mpagents.results.checkpoint import load_latest, save_checkpoint
 from mpagents.results.checkpoint import steps as steps_of_checkpoints
-from mpagents.results.files import check_inside, read_json, remove_leftovers, write_json
-from mpagents.results.ledger import differences, locked, read_status
+from mpagents.results.files import check_inside, read_json, read_status, remove_leftovers, write_json
+from mpagents.results.ledger import differences, locked
 from mpagents.results.logger import Logger, is_picture
 from mpagents.seeding import derive
 from mpagents.specification import slug, versions

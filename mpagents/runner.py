@@ -22,7 +22,7 @@ from mpagents.ray_session import ForPeople, ray_session
 from mpagents.results import ledger
 from mpagents.results.attempt import Attempt, Superseded
 from mpagents.results.checkpoint import steps
-from mpagents.results.files import check_inside
+from mpagents.results.files import check_inside, read_status
 from mpagents.results.results import Results
 from mpagents.specification import Resources, TrialSpec
 from mpagents.study import Study
@@ -97,7 +97,7 @@ def run_fits(
     with held(specs, root, fresh) as todo, Display(show, Expansion(specs, []), todo, root) as display:  # type: ignore[arg-type]
         if todo:
             _run_on_ray(todo, root, display.update, workers, address)
-    return [ledger.read_status(root, spec.path) for spec in specs]
+    return [read_status(root, spec.path) for spec in specs]
 
 
 def _run_on_ray(
@@ -203,7 +203,7 @@ def _lost(
     """What to run again of a task whose worker or node died: all but the trials that had ended, or that it befell too often."""
     again, blamed = [], False
     for path, spec in pack.items():
-        status = ledger.read_status(folder, path)
+        status = read_status(folder, path)
         ended = status.get("hash") == spec.hash and status.get("status") in ("finished", "failed")
         if not ended and not blamed:  # the first that hasn't ended can alone have been running; the others waited behind it
             loss = path, max(steps(folder / path / "checkpoint"), default=0), of_node

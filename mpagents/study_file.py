@@ -112,7 +112,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
         try:
             if not equals:
                 raise ValueError("expected key=value, e.g. agents.1.alpha=0.5")
-            values = _with_value(values, place, yaml.load(text, _Loader), SHORT_FOR.get(str(place[0]), ""))  # a SafeLoader
+            values = with_value(values, place, yaml.load(text, _Loader), SHORT_FOR.get(str(place[0]), ""))  # a SafeLoader
         except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
             problems.append(Problem((f"--set {override}",), str(error)))
     if problems:
@@ -120,7 +120,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
     return values
 
 
-def _with_value(values: Any, place: Place, new: Any, short_for: str) -> Any:
+def with_value(values: Any, place: Place, new: Any, short_for: str) -> Any:
     if not place:
         return new
     head, rest = place[0], place[1:]
@@ -129,10 +129,10 @@ def _with_value(values: Any, place: Place, new: Any, short_for: str) -> Any:
     if isinstance(values, list):
         if not isinstance(head, int) or head >= len(values):
             raise ValueError(f"{head!r} is not in a list of {len(values)}; expected an index 0 … {len(values) - 1}")
-        return [_with_value(item, rest, new, short_for) if i == head else item for i, item in enumerate(values)]
+        return [with_value(item, rest, new, short_for) if i == head else item for i, item in enumerate(values)]
     if isinstance(values, dict) or values is None:
         values = values or {}
-        return {**values, str(head): _with_value(values.get(str(head)), rest, new, short_for)}
+        return {**values, str(head): with_value(values.get(str(head)), rest, new, short_for)}
     raise ValueError(f"{dotted(place)} leads into {values!r}, which has no keys")
 
 

@@ -56,7 +56,7 @@ def _check_named(spec: TrialSpec, folder: Path, env_too: bool) -> None:
     if spec.encoder is not None:
         from generative.storage import model_name
         from mpagents.encoder_specification import EncoderJob
-        from mpagents.encoder_stage import encoder_file
+        from mpagents.made_encoders import encoder_file
 
         for name in (spec.encoder.model, model_name(encoder_file(EncoderJob(spec.env, spec.encoder), _study(folder)))):
             _check_installed(str(name or ""))

@@ -40,7 +40,8 @@ from mpagents.tune_finals import Finals, conclude, finalists
 from mpagents.tune_ledger import Entry, Ledger, continued, discard
 from mpagents.tune_search import Search, explorer, left
 from mpagents.tune_searchers import source
-from mpagents.tune_specification import Pair, TuneStudy
+from mpagents.tune_specification import Pair
+from mpagents.tune_study import TuneStudy
 
 OF_TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials log for themselves

@@ -20,7 +20,8 @@ from mpagents.results.results import Results
 from mpagents.results.statistics import interquartile_mean, probability_of_improvement
 from mpagents.specification import Expansion, Resources, TrialSpec
 from mpagents.tune_ledger import Entry, Ledger
-from mpagents.tune_specification import Pair, TuneStudy
+from mpagents.tune_specification import Pair
+from mpagents.tune_study import TuneStudy
 
 FINAL = "final"  # the folder of the finalists' study
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mpagents.encoder_specification import job_of
-from mpagents.results import ledger
-from mpagents.results.files import check_inside, read_json
+from mpagents.results.files import check_inside, read_json, read_status
 from mpagents.specification import TrialSpec
 
 GENERATION = "generation.json"  # in a generation's folder: its settings, and where it came from
@@ -60,7 +59,7 @@ class Order:
         trials = self.labelled(id, told["generation"] if told else 0)
         job = job_of(self.specs[0])
         for path in [spec.path for spec in trials] + ([job.path] if job else []):
-            status = ledger.read_status(self.root, path)
+            status = read_status(self.root, path)
             if status.get("status") == "failed":
                 return f"{path}: {status['error']['message']}"
         return None

@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from mpagents.configuration import InvalidInput, Problem, nearest
-from mpagents.expansion import _agent
+from mpagents.expansion import read_agent
 from mpagents.specification import AGENT_KEYS, slug
 from mpagents.tune_space import Domain
 from mpagents.tune_specification import Place, put
@@ -89,7 +89,7 @@ def _messages(section: Any, entry: Any, place: Place) -> list[str]:
     """Everything wrong with an agent's or an encoder's entry; with the place in it where that is another one."""
     try:
         if section == "agents":
-            _agent(entry, (), 1)
+            read_agent(entry, (), 1)
         else:
             from mpagents.encoder_entry import read_encoder
 

@@ -15,7 +15,8 @@ from mpagents.tune_ledger import Entry, Ledger
 from mpagents.tune_order import Order, newest_generation
 from mpagents.tune_searchers import Source
 from mpagents.tune_space import perturbed_values, random_values
-from mpagents.tune_specification import Pair, TuneStudy
+from mpagents.tune_specification import Pair
+from mpagents.tune_study import TuneStudy
 
 TRIES = 100  # of a population's draws that agents refuse
 

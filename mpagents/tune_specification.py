@@ -1,4 +1,4 @@
-"""What a search is: a study file with a `tune:` block, checked as a whole before anything starts, and split into pairs.
+"""What a search is made of: the `tune:` block, and pairs.
 
 Each pair (environment × agent × encoder) whose agent or encoder stands in the space is searched on its own. Trials of the
 search have seeds of their own; the study's seeds are for what is reported.
@@ -6,10 +6,7 @@ search have seeds of their own; the study's seeds are for what is reported.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -17,8 +14,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from mpagents.configuration import STRICT, NonNegativeInt, PositiveInt, UnitInterval
 from mpagents.specification import Resources, TrialSpec
 from mpagents.study import Study
-from mpagents.study_file import SHORT_FOR, _with_value
-from mpagents.tune_space import Domain, Values, grid_size
+from mpagents.study_file import SHORT_FOR, with_value
+from mpagents.tune_space import Domain, Values
 
 Place = tuple[str | int, ...]
 
@@ -120,43 +117,6 @@ class Pair:
         return study
 
 
-@dataclass(frozen=True)
-class TuneStudy:
-    """A study and a search, checked."""
-
-    study: Study
-    tuning: Tuning
-    pairs: list[Pair]  # those that are searched
-    others: list[Pair]  # those that aren't: only their default is evaluated
-
-    @classmethod
-    def from_values(cls, values: dict[str, Any]) -> TuneStudy:
-        """From a mapping as the file has it. Raises InvalidInput with every problem, before anything starts."""
-        from mpagents.tune_reading import read
-
-        return read(values)
-
-    @classmethod
-    def from_file(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> TuneStudy:
-        from mpagents.study_file import apply_overrides, read_study_file
-
-        values, _ = read_study_file(Path(path))
-        return cls.from_values(apply_overrides(values, overrides))
-
-    def num_samples(self, pair: Pair) -> int:
-        if self.tuning.searcher == "grid":
-            return grid_size(pair.space)
-        return self.tuning.num_samples or NUM_SAMPLES
-
-    def to_values(self) -> dict[str, Any]:
-        """What the results of the search depend on, plain."""
-        tuning, study = dataclasses.asdict(self.tuning), self.study.to_values()
-        freely = ("num_samples", "max_concurrent", "resources", "finalists")  # may change while the search goes on
-        left_out = ("seeds", "checkpoint", "resources", "step_timeout", "tune")
-        kept = {key: value for key, value in study.items() if key not in left_out}
-        return json.loads(json.dumps({**kept, "tune": {key: tuning[key] for key in tuning if key not in freely}}))
-
-
 def put(values: dict[str, Any], place: Place, new: Any) -> dict[str, Any]:
     """A study's mapping with another value at a place."""
-    return _with_value(values, place, new, SHORT_FOR.get(str(place[0]), ""))
+    return with_value(values, place, new, SHORT_FOR.get(str(place[0]), ""))

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from mpagents.encoder_specification import job_of
-from mpagents.results import ledger
 from mpagents.results.attempt import Superseded
 from mpagents.results.checkpoint import load_checkpoint, save_checkpoint, steps
-from mpagents.results.files import read_json, write_json
+from mpagents.results.files import read_json, read_status, write_json
 from mpagents.specification import TrialSpec
 from mpagents.trial import trial_steps
 from mpagents.tune_order import GENERATION, Order, generation_folder, newest_generation
@@ -39,7 +38,7 @@ class SeedRun:
 
     def __init__(self, spec: TrialSpec, root: Path, metric: str, marks: int) -> None:
         self.spec, self.root, self.folder, self.metric, self.marks = spec, root, root / spec.path, metric, marks
-        status = ledger.read_status(root, spec.path)
+        status = read_status(root, spec.path)
         ended = status.get("hash") == spec.hash and status.get("status") in ("finished", "failed")
         self.status: dict[str, Any] | None = status if ended else None
         self.trial: Any = None

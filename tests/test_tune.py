@@ -23,7 +23,7 @@ from mpagents.tune_ledger import Ledger, continued, discard
 from mpagents.tune_order import Order, newest_generation
 from mpagents.tune_search import Search
 from mpagents.tune_space import Domain, grid_values, perturbed_values, random_values
-from mpagents.tune_specification import TuneStudy
+from mpagents.tune_study import TuneStudy
 from mpagents.tune_trial import Configuration
 
 GOOD = """

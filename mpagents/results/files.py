@@ -44,6 +44,15 @@ def read_json(path: Path) -> Any | None:
         raise ValueError(f"{path} is damaged ({error}); delete it, or run the study again with --fresh") from error
 
 
+def read_status(folder: Path, path: str) -> dict[str, Any]:
+    """The status of a trial, a fit or an encoder; empty where it hasn't written one, or a damaged one."""
+    try:
+        status = read_json(folder / path / "status.json")
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
 def check_inside(folder: Path, path: str) -> None:
     """Raise ValueError where a link leads a relative path out of `folder`: results are written within it alone."""
     real = os.path.realpath(folder)

@@ -17,7 +17,7 @@ from typing import Any
 
 from mpagents.configuration import InvalidInput, Problem, dotted
 from mpagents.results.attempt import Attempt
-from mpagents.results.files import NO_LINK, check_inside, read_json, write_json
+from mpagents.results.files import NO_LINK, check_inside, read_json, read_status, write_json
 from mpagents.specification import Expansion, TrialSpec, versions
 from mpagents.study import Study
 
@@ -118,15 +118,6 @@ def forget_failures(folder: Path, trials: list[TrialSpec]) -> None:
     """Take away what earlier runs have said of trials that are to run again."""
     for spec in trials:
         (folder / spec.path / "status.json").unlink(missing_ok=True)
-
-
-def read_status(folder: Path, path: str) -> dict[str, Any]:
-    """A trial's status; empty where it hasn't written one, or a damaged one."""
-    try:
-        status = read_json(folder / path / "status.json")
-    except ValueError:
-        return {}
-    return status if isinstance(status, dict) else {}
 
 
 def record_lost(folder: Path, spec: TrialSpec, message: str) -> dict[str, Any]:

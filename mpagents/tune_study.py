@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mpagents.configuration import InvalidInput, Problem, validate
 from mpagents.specification import TrialSpec
 from mpagents.study import Study
+from mpagents.study_file import apply_overrides, read_study_file
 from mpagents.tune_pairs import pairs_of, problems_of_pairs
 from mpagents.tune_places import place_of, problems_of_values
 from mpagents.tune_space import Domain, grid_size
-from mpagents.tune_specification import FIRST_SEED, MAX_SAMPLES, METRICS, NUM_SAMPLES, OF_SCHEDULERS, TuneStudy, Tuning
+from mpagents.tune_specification import FIRST_SEED, MAX_SAMPLES, METRICS, NUM_SAMPLES, OF_SCHEDULERS, Pair, Tuning
+
+
+@dataclass(frozen=True)
+class TuneStudy:
+    """A study and a search, checked."""
+
+    study: Study
+    tuning: Tuning
+    pairs: list[Pair]  # those that are searched
+    others: list[Pair]  # those that aren't: only their default is evaluated
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> TuneStudy:
+        """From a mapping as the file has it. Raises InvalidInput with every problem, before anything starts."""
+        return read(values)
+
+    @classmethod
+    def from_file(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> TuneStudy:
+        values, _ = read_study_file(Path(path))
+        return cls.from_values(apply_overrides(values, overrides))
+
+    def num_samples(self, pair: Pair) -> int:
+        if self.tuning.searcher == "grid":
+            return grid_size(pair.space)
+        return self.tuning.num_samples or NUM_SAMPLES
+
+    def to_values(self) -> dict[str, Any]:
+        """What the results of the search depend on, plain."""
+        tuning, study = dataclasses.asdict(self.tuning), self.study.to_values()
+        freely = ("num_samples", "max_concurrent", "resources", "finalists")  # may change while the search goes on
+        left_out = ("seeds", "checkpoint", "resources", "step_timeout", "tune")
+        kept = {key: value for key, value in study.items() if key not in left_out}
+        return json.loads(json.dumps({**kept, "tune": {key: tuning[key] for key in tuning if key not in freely}}))
 
 
 def read(values: dict[str, Any]) -> TuneStudy:
