@@ -1,4 +1,4 @@
-"""Where the configurations of a search come from: drawn at random, a grid's, or asked of Optuna's TPE.
+"""Where the configurations of a search come from: drawn at random, a grid's, or asked of Optuna's TPE, after the study's own.
 
 A source goes by the ledger: what has ended is told to it when it is made, so a continued search knows what the interrupted
 one did. TPE: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (NeurIPS 24), as Optuna has it.
@@ -40,15 +40,17 @@ class Listed:
 
 
 class Optuna:
-    """TPE through Ray Tune; choices go by their number."""
+    """TPE through Ray Tune; choices go by their number. `first` is proposed before anything is asked of it."""
 
-    def __init__(self, space: dict[str, Domain], ledger: Ledger, search: OptunaSearch) -> None:
-        self.space, self.search = space, search
+    def __init__(self, space: dict[str, Domain], ledger: Ledger, search: OptunaSearch, first: Values | None) -> None:
+        self.space, self.ledger, self.search, self.first = space, ledger, search, first
         self.asked: set[str] = set()  # trials that it has proposed in this process
         for entry in ledger.ended():
             self._tell(entry)
 
     def propose(self, trial: str) -> Values:
+        if self.first is not None and not self.ledger.entries:
+            return self.first
         self.asked.add(trial)
         found = self.search.suggest(trial)
         return {key: self.space[key].values[v] if self.space[key].kind == "choice" else v for key, v in found.items()}
@@ -85,7 +87,8 @@ def source(tuning: Tuning, pair: Pair, ledger: Ledger, optuna_search: Callable[.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seed = derive(tuning.seed, "optuna", pair.name, len(ledger.entries))  # a continued search doesn't draw the same again
     space = {key: _distribution(domain) for key, domain in pair.space.items()}
-    return Optuna(pair.space, ledger, optuna_search(space=space, metric="value", mode=tuning.direction, seed=seed))
+    search = optuna_search(space=space, metric="value", mode=tuning.direction, seed=seed)
+    return Optuna(pair.space, ledger, search, pair.default())
 
 
 def _distribution(domain: Domain) -> Any:

@@ -6,6 +6,7 @@ search have seeds of their own; the study's seeds are for what is reported.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -110,11 +111,27 @@ class Pair:
             study["checkpoint"] = {"every": every, "keep": 1}
         return Study.from_values(study).trials().trials
 
+    def default(self) -> Values | None:
+        """The study's own settings as a configuration of the space; None where one isn't in its domain."""
+        (trial,) = self.trials({}, [0])
+        found = {key: told_at(place, self.study, {"agents": [trial.agent.config]}) for key, place in self.places.items()}
+        return found if all(self.space[key].holds(value) for key, value in found.items()) else None
+
     def with_values(self, values: Values) -> dict[str, Any]:
         study = dict(self.study)
         for key, value in values.items():
             study = put(study, self.places[key], value)
         return study
+
+
+def told_at(place: Place, *trees: Any) -> Any:
+    """What the first of some nested mappings that has something there has at a place; None where none has."""
+    for tree in trees:
+        with contextlib.suppress(KeyError, IndexError, TypeError):
+            for part in place:
+                tree = tree[part]
+            return list(tree) if isinstance(tree, tuple) else tree
+    return None
 
 
 def put(values: dict[str, Any], place: Place, new: Any) -> dict[str, Any]:

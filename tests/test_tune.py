@@ -469,6 +469,23 @@ def test_optuna_is_rebuilt_from_the_ledger_and_goes_where_it_was_good(tmp_path):
         assert sum(values["agents.q.epsilon"] == 0.1 for values in proposed) >= 7
 
 
+def test_optuna_begins_with_the_studys_own_settings_where_the_space_holds_them(tmp_path):
+    pytest.importorskip("optuna")
+    for low, held in ((0.0, True), (0.5, False)):
+        space = f"tune.space={{agents.q.alpha: {{uniform: [{low}, 1.0]}}, agents.q.epsilon: {{choice: [0.1, 0.3]}}}}"
+        found = study(GOOD, "agents.0.alpha=0.25", "agents.0.epsilon=0.3", space, "tune.searcher=optuna")
+        own = {"agents.q.alpha": 0.25, "agents.q.epsilon": 0.3}
+        assert found.pairs[0].default() == (own if held else None)
+        with Ledger(tmp_path / f"{low}.jsonl") as ledger:
+            asked = optuna_source(found, ledger)
+            assert (asked.propose("first") == own) is held
+            entry = ledger.suggest(own)
+            ledger.report(entry.id, 1, 0.5)
+            ledger.end(entry.id, "finished")
+            asked.end("first", entry)
+            assert asked.propose("second") != own
+
+
 def tuned(folder: Path) -> dict:
     """Every trial of the search and of the finals: its final figures and its evaluations."""
     found = {}
