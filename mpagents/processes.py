@@ -1,48 +1,57 @@
-"""Processes: who descends from whom, and who is to go when this one dies."""
+"""Processes: who descends from whom, and who is to go when this one dies.
+
+Run as a program, this file is the one that waits for a death: `python processes.py NAME=value`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 MARK = "MPAGENTS_PROCESSES"
-# Waits: for a line where this process ends as it should, for the end of the pipe where it is killed. Then kills all whose
-# environment bears the mark ($0), again and again, since one may just be starting another. Without /proc it finds none.
-REAPER = """
-read -r line && exit
-for round in 1 2 3 4 5 6 7 8 9 10; do
-    kill -9 $(grep -lzsxF "$0" /proc/[0-9]*/environ | cut -d / -f 3) 2>/dev/null
-    sleep 0.2
-done
-"""
+ROUNDS, PAUSE = 10, 0.2  # of killing, seconds between: what is killed may just have started another
 
 
-def family(process: int) -> set[int]:
-    """A process and all that descend from it; itself alone where there is no /proc."""
+def family(*processes: int) -> set[int]:
+    """These processes and all that descend from them; themselves alone where there is no /proc."""
     parents = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
-    found, before = {process}, 0
+    found, before = set(processes), 0
     while len(found) > before:
         before = len(found)
         found |= {child for child, parent in parents.items() if parent in found}
     return found
 
 
+def marked(mark: str) -> set[int]:
+    """Processes that began with this NAME=value in their environment, as far as it can still be read."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in file.read_bytes().split(b"\0"):
+                found.add(int(file.parent.name))
+    return found
+
+
 @contextmanager
 def dying_with_this() -> Iterator[dict[str, str]]:
-    """Gives environment variables; within it, SIGKILL of this process takes with it all processes begun with them.
+    """Gives environment variables; within it, SIGKILL of this process takes all that began with them along, and their children.
 
-    Agents of Ray would stay for another minute.
+    Agents of Ray would stay for another minute. They write their names over their environment, so they are found as children.
     """
     token = secrets.token_hex(16)
     # In a session of its own, Ctrl-C doesn't reach it.
-    command = ["/bin/sh", "-c", REAPER, f"{MARK}={token}"]
+    command = [sys.executable, "-I", "-S", __file__, f"{MARK}={token}"]
     reaper = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
     assert reaper.stdin is not None
     try:
@@ -52,3 +61,18 @@ def dying_with_this() -> Iterator[dict[str, str]]:
             reaper.stdin.write("done\n")
             reaper.stdin.close()
         reaper.wait()
+
+
+def main() -> None:
+    """Wait: for a line where the other process ends as it should, for the end of the pipe where it is killed. Then kill."""
+    if sys.stdin.readline():
+        return
+    for _ in range(ROUNDS):
+        for process in family(*marked(sys.argv[1])):
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(PAUSE)
+
+
+if __name__ == "__main__":
+    main()
