@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: demo test test-all bench docs lint lock clean
 
-demo: $(VENV)/.core ## the quickstart study and a generative model: table, report, TensorBoard
+demo: $(VENV)/.core ## agents, a learned world and an encoder, a generative model: tables, reports, TensorBoard
 	$(BIN)/mpagents run runs/quickstart.yaml
+	$(BIN)/mpagents run runs/quickstart-frames.yaml
 	$(BIN)/mpagents fit vae digits --set latent=8 --set head=bernoulli --steps 1000
 
 test: $(VENV)/.dev ## everything quick
