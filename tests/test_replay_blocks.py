@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
+from benchmarks.fault_rows.writes import writes
 from mpagents.deep.prioritised import Priorities
 from mpagents.deep.replay import Replay
 from mpagents.results.checkpoint import load_checkpoint, load_latest, save_checkpoint
@@ -39,12 +42,16 @@ def test_blocks_hold_the_replay_at_each_checkpoint_and_are_shared(tmp_path, monk
     assert shared > 60
 
 
-def test_trial_with_blocks_resumes_to_the_bit(tmp_path, monkeypatch):
+def in_blocks(monkeypatch):
+    """A trial whose replay takes several blocks."""
     monkeypatch.setattr("mpagents.deep.replay_blocks.BLOCK_BYTES", 2_000)
     agent = {"name": "dqn", **QUICK, "log_every": 100, "replay_size": 300}
-    spec = trial(
-        agent, "CartPole-v1", steps=600, evaluation={"every": 300, "episodes": 2}, checkpoint={"every": 100, "keep": 2}
-    )
+    often = {"evaluation": {"every": 300, "episodes": 2}, "checkpoint": {"every": 100, "keep": 2}}
+    return trial(agent, "CartPole-v1", steps=600, **often)
+
+
+def test_trial_with_blocks_resumes_to_the_bit(tmp_path, monkeypatch):
+    spec = in_blocks(monkeypatch)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run_trial(spec, whole)["status"] == "finished"
     for after in (100, 400):
@@ -56,3 +63,10 @@ def test_trial_with_blocks_resumes_to_the_bit(tmp_path, monkeypatch):
     assert len(ours) > 2
     for one, two in zip(ours, theirs):
         assert all(np.array_equal(array, two.read()[name]) for name, array in one.read().items())
+
+
+@pytest.mark.slow
+def test_trial_with_blocks_survives_failing_writes(tmp_path, monkeypatch):
+    outcome = writes(60, tmp_path, random.Random(0), in_blocks(monkeypatch))
+    assert outcome.sound, outcome.said()
+    assert outcome.counts["recovered"] == 60

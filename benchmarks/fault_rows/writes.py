@@ -19,7 +19,7 @@ from benchmarks.fault_rows.outcome import Outcome, checkpoints, differing, resul
 class Fault:
     """Counts the calls that write, and makes one of them fail: with an error number, or by the process's end."""
 
-    CALLS = ("open", "mkdir", "fsync", "replace", "rename", "unlink", "rmdir", "truncate")
+    CALLS = ("open", "mkdir", "fsync", "replace", "rename", "link", "unlink", "rmdir", "truncate")
 
     def __init__(self, at: int = -1, error: int | None = None, after: bool = False) -> None:
         self.at, self.error, self.after, self.count = at, error, after, 0
@@ -97,11 +97,11 @@ class _Written:
         return self.fault(self.file.flush)
 
 
-def writes(times: int, folder: Path, rng: random.Random) -> Outcome:
+def writes(times: int, folder: Path, rng: random.Random, spec: Any = None) -> Outcome:
     """A trial whose k-th write, flush, fsync, rename … fails by ENOSPC or EIO or is its process's last; then run again."""
     from mpagents.trial import run_trial
 
-    spec = trial()
+    spec = spec or trial()
     run_trial(spec, folder / "calm")
     calm = results(folder / "calm")
     with Fault().armed() as counting:
