@@ -21,9 +21,7 @@ from mpagents.deep.replay import Replay
 from mpagents.deep.replay_memory import bytes_per_slot, check_memory
 from mpagents.environments import EnvironmentSpec, make_vector
 from mpagents.python_api import make_agent
-from mpagents.results.checkpoint import load_latest
-from mpagents.trial import run_trial
-from tests.test_trial import interrupt, rows, same_state, trial
+from tests.test_trial import check_resumed_to_the_bit, same_state, trial
 
 NUMBER = ObservationCodec(gym.spaces.Box(-1e9, 1e9, (1,)))
 QUICK = {"hidden_sizes": (32,), "learning_starts": 100, "compile": False, "target_every": 50, "replay_size": 5_000}
@@ -402,15 +400,7 @@ def test_dqn_compiled_is_the_eager_one_within_rounding(config):
 def test_dqn_trial_resumes_to_the_bit(tmp_path, env, config):
     agent = {"name": "dqn", **QUICK, "hidden_sizes": [32], "log_every": 100, **config}
     spec = trial(agent, env, steps=600, evaluation={"every": 300, "episodes": 2}, checkpoint={"every": 100, "keep": 9})
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run_trial(spec, whole)["status"] == "finished"
-    for after in (100, 400):
-        interrupt(spec, cut, after)
-    assert run_trial(spec, cut)["status"] == "finished"
-    assert rows(cut / spec.path) == rows(whole / spec.path)
-    ours, theirs = (load_latest(root / spec.path / "checkpoint")[1] for root in (whole, cut))
-    for key in ("agent", "env"):
-        assert same_state(ours[key], theirs[key]), key
+    check_resumed_to_the_bit(spec, tmp_path, (100, 400))
 
 
 def test_dqn_learns_from_dict_observations_with_stacked_frames():

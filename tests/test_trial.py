@@ -9,6 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mpagents.results.checkpoint import DamagedCheckpoint, load_latest, steps
+from mpagents.results.state_tree import Block
 from mpagents.study import Study
 from mpagents.trained import load_trained
 from mpagents.trial import prepare, run_trial, trial_steps
@@ -43,6 +44,8 @@ def same_state(a, b):
         return a.keys() == b.keys() and all(same_state(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(same_state(x, y) for x, y in zip(a, b))
+    if isinstance(a, Block):
+        return a.name == b.name and same_state(dict(a.read()), dict(b.read()))
     return np.array_equal(a, b)
 
 
