@@ -87,7 +87,8 @@ def results(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("*/*/seed=*")):
         status = json.loads((path / "status.json").read_text())
         status = {key: value for key, value in status.items() if key not in ("seconds", "warnings")}
-        rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        metrics = path / "metrics.jsonl"  # not there where a trial died as it began
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
         rows = [{key: value for key, value in row.items() if not key.startswith("time")} for row in rows]
         found[str(path.relative_to(folder))] = {"status": status, "rows": rows, "curves": curves(path)}
     return found

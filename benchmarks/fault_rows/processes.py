@@ -44,12 +44,15 @@ def count_faults(outcome: Outcome, process: subprocess.Popen, folder: Path, calm
 
 
 def workers(times: int, folder: Path, rng: random.Random) -> Outcome:
-    """SIGKILL of a worker at random times."""
+    """SIGKILL of a worker at random times, each after some progress: a trial that dies thrice without any fails by rule."""
     calm, outcome = undisturbed(folder), Outcome(0, faults=dict.fromkeys(OF_COMMANDS, 0))
+    before: dict[str, int] = {}
     while outcome.times < times:
         process = start(folder, "run", "study.yaml", "--workers", "2", "--json", "--fresh")
         while process.poll() is None and outcome.times < times:
-            time.sleep(rng.uniform(0.2, 2.0))
+            wait_for_progress(process, folder / "runs/slow", before)
+            time.sleep(rng.uniform(0.0, 2.0))
+            before = checkpoints(folder / "runs/slow")
             busy = workers_of(process.pid)
             if busy:
                 with contextlib.suppress(ProcessLookupError):
