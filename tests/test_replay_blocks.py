@@ -41,6 +41,20 @@ def test_blocks_hold_the_replay_at_each_checkpoint_and_are_shared(tmp_path, monk
     assert shared > 60
 
 
+def test_blocks_of_two_replays_stay_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("mpagents.deep.replay_blocks.BLOCK_BYTES", 200)
+    state = {}
+    for name, reward in (("real", 1.0), ("imagined", 2.0)):
+        replay = Replay(NUMBER, 60, discount=0.9)
+        for t in range(40):
+            obs, after = (np.array([[now]], np.float32) for now in (t, t + 1))
+            replay.add({"": obs}, np.zeros(1, np.int64), transition(after, reward=reward), np.array([t == 0]))
+        state[name] = replay.state_dict()
+    loaded = load_checkpoint(save_checkpoint(tmp_path, 1, state, keep=1))
+    for name, reward in (("real", 1.0), ("imagined", 2.0)):
+        assert loaded[name]["blocks"][0].read()["reward"].min() == reward
+
+
 def in_blocks(monkeypatch):
     """A trial whose replay takes several blocks."""
     monkeypatch.setattr("mpagents.deep.replay_blocks.BLOCK_BYTES", 2_000)

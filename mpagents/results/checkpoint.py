@@ -103,26 +103,26 @@ def _write(folder: Path, step: int, state: dict, previous: Path) -> None:
         from safetensors.torch import save
 
         write_atomically(folder / "tensors.safetensors", save(leaves.tensors))
-    linked = _write_blocks(folder, list(leaves.blocks.values()), previous) if leaves.blocks else {}
+    linked = _write_blocks(folder, leaves.blocks, previous) if leaves.blocks else {}
     hashes = {file.name: linked.get(file.name) or _hash(file) for file in folder.iterdir()}
     write_atomically(folder / "manifest.json", _manifest(step, hashes))
 
 
-def _write_blocks(folder: Path, blocks: list[Block], previous: Path) -> dict[str, str]:
+def _write_blocks(folder: Path, blocks: dict[str, Block], previous: Path) -> dict[str, str]:
     """Each as a file of its own; the hashes of those that the previous checkpoint has too, which are linked to."""
     try:
         known: dict[str, str] = json.loads((previous / "manifest.json").read_bytes())["sha256"]
     except UNREADABLE:
         known = {}
     linked = {}
-    for block in blocks:
+    for file, block in blocks.items():
         with contextlib.suppress(OSError):  # not there any more, or a file system without links
-            if block.file in known:
-                os.link(previous / block.file, folder / block.file)
-                linked[block.file] = known[block.file]
-        if block.file not in linked:
+            if file in known:
+                os.link(previous / file, folder / file)
+                linked[file] = known[file]
+        if file not in linked:
             arrays = {name: np.ascontiguousarray(array) for name, array in block.read().items()}
-            write_atomically(folder / block.file, safetensors.numpy.save(arrays))
+            write_atomically(folder / file, safetensors.numpy.save(arrays))
     return linked
 
 
@@ -157,8 +157,8 @@ def load_checkpoint(path: Path) -> dict:
             from safetensors.torch import load
 
             leaves.tensors = load((path / "tensors.safetensors").read_bytes())
-        names = (re.fullmatch(r"block\.(.+)\.safetensors", name) for name in manifest["sha256"])
-        leaves.blocks = {name[1]: Block(name[1], path=path / name[0]) for name in names if name}
+        names = (re.fullmatch(r"block\.[^.]+\.(.+)\.safetensors", name) for name in manifest["sha256"])
+        leaves.blocks = {name[0]: Block(name[1], path=path / name[0]) for name in names if name}
         return put_together(json.loads((path / "state.json").read_bytes()), leaves)
     except UNREADABLE as error:
         raise error if isinstance(error, DamagedCheckpoint) else DamagedCheckpoint(f"{path}: {error!r}") from error

@@ -5,6 +5,7 @@ An array is {"array": name} in the tree, a tensor {"tensor": name}, a block {"bl
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ import safetensors.numpy
 class Block:
     """Arrays that are large and seldom change: a file of their own, to which a later checkpoint links instead of writing it.
 
-    Of one run, two blocks of the same name hold the same. A loaded one is read when it is asked for.
+    Of one run, two blocks of the same name at the same place of the state hold the same. A loaded one is read when asked for.
     """
 
     name: str  # [A-Za-z0-9.-]
@@ -28,10 +29,6 @@ class Block:
     def read(self) -> Mapping[str, np.ndarray]:
         return safetensors.numpy.load_file(str(self.path)) if self.arrays is None else self.arrays
 
-    @property
-    def file(self) -> str:
-        return f"block.{self.name}.safetensors"
-
 
 @dataclass
 class Leaves:
@@ -39,7 +36,7 @@ class Leaves:
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     tensors: dict[str, Any] = field(default_factory=dict)
-    blocks: dict[str, Block] = field(default_factory=dict)
+    blocks: dict[str, Block] = field(default_factory=dict)  # by file
 
 
 def taken_apart(value: Any, leaves: Leaves, name: str = "") -> Any:
@@ -57,8 +54,9 @@ def taken_apart(value: Any, leaves: Leaves, name: str = "") -> Any:
         leaves.arrays[name] = np.ascontiguousarray(value).reshape(np.shape(value))
         return {"array": name, "scalar": isinstance(value, np.generic)}
     if isinstance(value, Block):
-        leaves.blocks[value.name] = value
-        return {"block": value.name}
+        file = f"block.{hashlib.sha256(name.encode()).hexdigest()[:8]}.{value.name}.safetensors"
+        leaves.blocks[file] = value
+        return {"block": file}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if type(value).__module__.partition(".")[0] == "torch":
