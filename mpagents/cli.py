@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from mpagents.cli_models import fit, record
-from mpagents.cli_shared import RUNS, Address, Fresh, Json, Out, Sets, Workers, told
+from mpagents.cli_shared import INTERRUPTED, RUNS, Address, Fresh, Json, Out, Sets, Workers, told
 from mpagents.cli_tune import tune
 
 app = typer.Typer(
@@ -189,7 +190,14 @@ def _tell(results: Any, report_path: Path, as_json: bool) -> None:
 def main() -> None:
     """The entry point: what lies in the folder where the command runs comes first on the path."""
     sys.path.insert(0, str(Path.cwd()))
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)  # all is put away; Ray, interrupted as it starts, would crash as the interpreter ends
+        raise
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ Address = Annotated[str | None, typer.Option(help="Join a Ray cluster, e.g. auto
 Fresh = Annotated[bool, typer.Option("--fresh", help="Discard earlier results")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, and nothing else")]
 RUNS = Path("runs")
+INTERRUPTED = 130  # the exit code, as of a shell
 
 
 @contextlib.contextmanager
@@ -49,4 +50,4 @@ def told(as_json: bool, file: Path | None = None, lines: Any = None) -> Iterator
         ignore_further()
         message = str(interrupt) or "interrupted: finished trials are kept, the same command continues"
         print(message, file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None

@@ -45,9 +45,9 @@ def marked(mark: str) -> set[int]:
 
 @contextmanager
 def dying_with_this() -> Iterator[dict[str, str]]:
-    """Gives environment variables; within it, SIGKILL of this process takes all that began with them along, and their children.
+    """Gives environment variables: what begins with them within it is gone after it, also where SIGKILL ends this process.
 
-    Agents of Ray would stay for another minute. They write their names over their environment, so they are found as children.
+    Agents of Ray would else stay for another minute, and where a signal comes as Ray starts, in spite of its shutdown too.
     """
     token = secrets.token_hex(16)
     # In a session of its own, Ctrl-C doesn't reach it.
@@ -55,7 +55,7 @@ def dying_with_this() -> Iterator[dict[str, str]]:
     reaper = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
     assert reaper.stdin is not None
     try:
-        yield {MARK: token}
+        yield {MARK: token, "SPT_NOENV": "1"}  # Ray's setproctitle would write names over the environment
     finally:
         with contextlib.suppress(BrokenPipeError):
             reaper.stdin.write("done\n")
@@ -65,10 +65,12 @@ def dying_with_this() -> Iterator[dict[str, str]]:
 
 def main() -> None:
     """Wait: for a line where the other process ends as it should, for the end of the pipe where it is killed. Then kill."""
-    if sys.stdin.readline():
-        return
+    ended = bool(sys.stdin.readline())
     for _ in range(ROUNDS):
-        for process in family(*marked(sys.argv[1])):
+        found = family(*marked(sys.argv[1]))
+        if ended and not found:
+            return
+        for process in found:
             with contextlib.suppress(OSError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(PAUSE)

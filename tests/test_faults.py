@@ -291,7 +291,7 @@ def test_ray_is_reachable_from_this_machine_alone_and_leaves_nothing():
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_processes_die_with_the_one_that_is_killed_and_outlive_the_one_that_ends(killed, tmp_path):
+def test_processes_die_with_the_one_that_began_them(killed, tmp_path):
     child = os.fork()
     if child == 0:
         with dying_with_this() as mark:
@@ -302,14 +302,10 @@ def test_processes_die_with_the_one_that_is_killed_and_outlive_the_one_that_ends
         os._exit(0)
     os.waitpid(child, 0)
     other = int((tmp_path / "pid").read_text())
-    if killed:
-        gone = time.monotonic() + 10
-        while running(other) and time.monotonic() < gone:
-            time.sleep(0.05)
-        assert not running(other)
-    else:
-        assert running(other)
-        os.kill(other, signal.SIGKILL)
+    gone = time.monotonic() + 10
+    while running(other) and time.monotonic() < gone:
+        time.sleep(0.05)
+    assert not running(other)
 
 
 def running(process):

@@ -80,13 +80,16 @@ def drivers(times: int, folder: Path, rng: random.Random) -> Outcome:
         over = process.poll() is not None
         process.send_signal(sent)
         try:
-            process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             outcome.faults["signals not heeded"] += 1
             process.kill()
+            _, errors = process.communicate()
         ended = len(finished(runs)) == SLOW["seeds"]  # it came as the report was being written: exit code 0
-        heeded = over or ended or process.returncode < 0 or process.returncode == 130  # Ray turns some SIGTERM into SIGABRT
+        heeded = over or ended or process.returncode in (130, -sent, -signal.SIGABRT)  # Ray turns some SIGTERM into SIGABRT
         outcome.faults["signals not heeded"] += not heeded
+        if not heeded:
+            print(f"{sent.name} in command {number + 1}: exit code {process.returncode}\n{errors}", file=sys.stderr)
         outcome.times += 1
         seconds, left = wait_gone(folder)
         slowest = max(slowest, seconds)
