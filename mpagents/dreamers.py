@@ -141,6 +141,11 @@ def check_inner(name: str, config: Any, spaces: Spaces, *, finite: bool, markov:
             f"inner is {name!r} at discount 1, where the best for ever is worth infinitely much; expected a discount below 1 "
             "(or use inner: actor_critic)"
         )
+    if getattr(settings, "recurrent", False):
+        raise ValueError(
+            f"inner_settings.recurrent is {settings.recurrent}; expected false: the agent inside is given what the world model "
+            "remembers, and keeps no state of its own in the real environment (model: world_model has a memory)"
+        )
     if config.real_share and (name != "dqn" or settings.prioritised):
         raise ValueError(f"real_share is {config.real_share} with inner {name!r}; expected dqn, and not prioritised")
     if config.real_share and not markov:

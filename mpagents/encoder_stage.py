@@ -140,7 +140,7 @@ def _finish(job: EncoderJob, folder: Path, recording: Path, model: Any) -> dict[
     kept, held_out = source.split(0.2, 0) if len(source) > 1 else (source.windows, source.windows)
     train, test = _codes(encoder, kept, MEASURED), _codes(encoder, held_out, HELD_OUT)
     if job.encoder.model is not None or not bool((encoder.std != 1).any()):  # a checkpoint's own moments stay
-        encoder.measure([train["codes"]])
+        encoder.standardise(train["codes"])
     encoder.save(folder / FILE)
     return _log(encoder, folder, train, test)
 

@@ -147,8 +147,13 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """Standardise codes by their mean and deviation over raw codes [N, out_features] of `raw_codes`, or over data."""
-        raw = torch.cat([batch if batch.shape[1:] == self.mean.shape else self.raw_codes(batch) for batch in batches]).double()
+        """Standardise codes by their mean and deviation over data as recorded."""
+        self.standardise(torch.cat([self.raw_codes(batch).flatten(0, -2) for batch in batches]))
+
+    @torch.no_grad()
+    def standardise(self, codes: Tensor) -> None:
+        """The same over codes of `raw_codes`, [N, out_features]."""
+        raw = codes.double()
         std = raw.std(0, correction=0)
         self.mean.copy_(raw.mean(0))
         self.std.copy_(std.clamp(min=max(SMALLEST_SHARE * float(std.max()), 1e-8)))

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -22,6 +23,7 @@ from mpagents.deep.policies import Categorical, Gaussian, masked_logits
 from mpagents.deep.returns import gae, reaches_termination, reward_to_go
 from mpagents.python_api import make_agent
 from mpagents.results.checkpoint import load_latest
+from mpagents.torch_env import ArraySpec, TorchVectorEnv
 from mpagents.trial import run_trial
 from tests.test_trial import interrupt, rows, same_state, trial
 
@@ -178,11 +180,31 @@ def test_actor_critic_learns_from_the_unclipped_action():
 
 def test_masked_actions_have_no_probability_and_are_never_taken():
     mask = torch.tensor([[True, False], [False, False]])
-    assert masked_logits(torch.tensor([[0.0, 9.0], [1.0, 1.0]]), mask).softmax(-1).tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    logits = masked_logits(torch.tensor([[0.0, 9.0], [1.0, 3.0]]), mask)
+    assert logits[0].softmax(-1).tolist() == [1.0, 0.0]
+    assert logits[1].tolist() == [1.0, 3.0]  # all forbidden: nothing is
     for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
         for name in ("actor_critic", "reinforce"):
             agent = taught(name, vector(Masked, 2, mode, length=3), 300)
             assert agent.predict(np.ones((4, 1)), action_masks=np.array([[0, 1]] * 4, np.int8))[0].tolist() == [1] * 4
+
+
+def test_masks_told_from_the_first_step_on_are_learned_from():
+    class Late(Masked):
+        def reset(self, *, seed=None, options=None):
+            return super().reset(seed=seed)[0], {}
+
+        def step(self, action):
+            observation, _, *ends, infos = super().step(1)
+            return observation, float(action == 0), *ends, infos
+
+    for name, config in (("actor_critic", {"rollout_steps": 8, "log_every": 1}), ("reinforce", {"max_steps": 8})):
+        agent = make_agent(name, env := vector(Late, 2, length=100), **config)
+        seen, learn = [], agent.learn
+        agent.learn = lambda batch, *more, seen=seen, learn=learn: seen.append(batch["mask"].clone()) or learn(batch, *more)
+        next(agent.train(env, 32))
+        assert seen[0].shape == (8, 2, 2)
+        assert seen[0][0].all() and not seen[0][1:, :, 0].any()
 
 
 def test_ppo_with_one_epoch_and_minibatch_has_the_policy_gradient():
@@ -227,6 +249,14 @@ def test_moments_merge_exactly_and_reward_scale_is_the_returns_deviation():
     first = scale(reward[:2], no[:2], yes[:2])  # returns 1, 2.5
     np.testing.assert_allclose(first, reward[:2] / np.std([1, 2.5]), rtol=1e-5)
     np.testing.assert_allclose(scale(reward[2:], no[2:], yes[2:]), 4 / np.std([1, 2.5, 5.25]), rtol=1e-5)
+
+
+def test_reward_scale_forgets_episodes_that_a_reset_dropped():
+    scale, no = RewardScale(0.5), np.zeros((2, 1), np.bool_)
+    for begins, gathered in ((True, 1.5), (False, 1.875), (True, 1.5)):
+        flags = {"terminated": no, "truncated": no, "valid": ~no, "first": np.array([[begins], [False]])}
+        scale.rescale(SimpleNamespace(reward=np.ones((2, 1), np.float32), flags=flags))
+        assert scale.state_dict()["return"].tolist() == [gathered]
 
 
 def test_actor_critic_normalisers_are_kept_and_frozen_in_evaluation():
@@ -407,11 +437,28 @@ def test_actor_critic_config_refuses_what_cannot_work():
         validate(ActorCritic.Config, {"epochs": 4, "clip_ratio": None})
     with pytest.raises(InvalidInput, match="minibatches ≤ num_envs"):
         validate(ActorCritic.Config, {"recurrent": 8, "minibatches": 16})
+    with pytest.raises(InvalidInput, match="minibatches is 4 of a rollout of 3 steps; expected at most 3"):
+        validate(ActorCritic.Config, {"num_envs": 1, "rollout_steps": 3, "minibatches": 4})
     with pytest.raises(ValueError, match="expected Discrete"):
         make_agent("actor_critic", SyncVectorEnv([lambda: gym.make("Taxi-v4")]), hidden_sizes=[4]).check(
             ActorCritic.Config(), type("S", (), {"observation": gym.spaces.Discrete(2), "action": gym.spaces.MultiBinary(2)})
         )
     assert json.loads(json.dumps(validate(ActorCritic.Config, {"recurrent": 8}).recurrent)) == 8
+
+
+def test_actor_critic_budget_below_a_rollout_suits_states_that_do_not_count_from_zero():
+    class FromThree(TwoStates):
+        observation_space = gym.spaces.Discrete(2, start=3)
+
+        def reset(self, *, seed=None, options=None):
+            return super().reset(seed=seed)[0] + 3, {}
+
+        def step(self, action):
+            state, *rest = super().step(action)
+            return state + 3, *rest
+
+    agent = taught("actor_critic", vector(FromThree, 2), 10, rollout_steps=32)
+    assert torch.isfinite(agent.parameters).all()
 
 
 @pytest.mark.slow
@@ -459,6 +506,37 @@ def test_actor_critic_fused_iteration_learns_what_the_loop_does():
     torch.testing.assert_close(*(agent.parameters for agent in agents), atol=1e-5, rtol=1e-4)
 
 
+def test_actor_critic_fused_iteration_gives_the_environment_scaled_and_clipped_actions():
+    class Pays:
+        """The action, which is also what is seen."""
+
+        observation, action = ArraySpec(low=(-9.0,), high=(9.0,)), ArraySpec(low=(-1.0,), high=(3.0,))
+        noise_shape, max_episode_steps = (1,), 5
+
+        def reset(self, noise):
+            return (torch.zeros(len(noise), 1),)
+
+        def step(self, state, action, noise):
+            assert ((action >= -1) & (action <= 3)).all()
+            return (action,), action[:, 0], torch.zeros(len(action), dtype=torch.bool)
+
+        def observe(self, state):
+            return state[0]
+
+    agents = []
+    for fuse in (True, False):
+        env = TorchVectorEnv(Pays(), 4)
+        agent = make_agent("actor_critic", env, **A2C, rollout_steps=8, initial_log_std=1.0, compile=False)
+        if not fuse:
+            agent._iterate = lambda env, rollout, agent=agent: agent.learn(loop(agent, env, rollout), ())
+        list(agent.train(env, 500))
+        agents.append(agent)
+    assert agents[0].collector.metrics() == agents[1].collector.metrics()
+    torch.testing.assert_close(*(agent.parameters for agent in agents), atol=1e-5, rtol=1e-4)
+    head = Gaussian(gym.spaces.Box(np.array([-2, -np.inf], np.float32), np.array([4, 1], np.float32)))
+    assert head.for_torch(torch.tensor([[0.5, -7.0], [2.0, 2.0]])).tolist() == [[2.5, -7.0], [4.0, 1.0]]
+
+
 def loop(agent, env, rollout):
     """A rollout step by step through the Gymnasium interface, with the noise that the fused one draws."""
     noise = agent.head.noise(rollout.reward.shape, agent.rng)
@@ -468,7 +546,7 @@ def loop(agent, env, rollout):
         for t in range(len(noise)):
             rollout.write_observation(t, agent.collector)
             action, _ = agent.acting.choose(agent.collector, (), noise[t])
-            rollout.write_transition(t, action, agent.collector.step(action))
+            rollout.write_transition(t, action, agent.collector.step(agent.head.for_environment(action)))
     env.noise = plain
     return rollout.tensors()
 

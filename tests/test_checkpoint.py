@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mpagents.results.checkpoint import DamagedCheckpoint, load_checkpoint, load_latest, save_checkpoint, steps
+from tests.test_trial import same_state
 
 STATE = {
     "table": np.arange(6, dtype=np.float64).reshape(2, 3),
@@ -15,6 +16,8 @@ STATE = {
     "nested": {"list": [1, 2.5, "text", None, np.array([1, 2])], "pair": (1, (True, 0.1)), "big": 2**120},
     "weights": torch.tensor([1.0, -2.0], dtype=torch.bfloat16),
     "empty": np.zeros((0, 3)),
+    "named": {"a": {"b": np.zeros(1), "/": np.ones(2)}, "a/b": np.ones(1), "a/": {"": np.full(1, 2.0)}, "~1": np.full(1, 3.0)},
+    "marks": [{"tensor": 1}, {"tuple": [2]}, {"block": {"array": 3, "scalar": 4}}, {"dict": {"dict": ()}}],
 }
 
 
@@ -23,6 +26,8 @@ def test_checkpoint_round_trip_is_exact(tmp_path):
     assert loaded["nested"]["pair"] == (1, (True, 0.1))
     assert loaded["nested"]["big"] == 2**120
     assert loaded["nested"]["list"][:4] == [1, 2.5, "text", None]
+    assert loaded["marks"] == STATE["marks"]
+    assert same_state(loaded["named"], STATE["named"])
     for key in ("table", "flags", "empty"):
         assert np.array_equal(loaded[key], STATE[key])
         assert loaded[key].dtype == STATE[key].dtype

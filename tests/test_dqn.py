@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import gymnasium as gym
@@ -52,6 +53,52 @@ def test_targets_refuse_to_broadcast_and_pass_no_gradient():
         targets.td_target(torch.zeros(2, 1), torch.zeros(2), torch.zeros(2))
     value = torch.ones(2, requires_grad=True)
     assert not targets.td_target(torch.zeros(2), torch.ones(2), value).requires_grad
+
+
+# Observations
+
+
+def test_observations_are_stored_under_any_key_and_rows_first():
+    number = gym.spaces.Box(-1, 1, (2,))
+    space = gym.spaces.Dict({"joint.speed": number, ".at": gym.spaces.Tuple((number, gym.spaces.Discrete(3, start=1)))})
+    codec = ObservationCodec(space)
+    x = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    stored = codec.store({"joint.speed": np.asfortranarray(x), ".at": (x + 1, np.array([1, 3]))})
+    assert {name: leaf.tolist() for name, leaf in stored.items()} == {
+        "joint.speed": [[1, 2], [3, 4]], ".at.0": [[2, 3], [4, 5]], ".at.1": [1, 3],
+    }  # fmt: skip
+    assert stored["joint.speed"].flags.c_contiguous
+    vector, _ = codec.prepare({name: torch.from_numpy(leaf) for name, leaf in stored.items()})
+    assert vector.shape == (2, codec.vector_size) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [
+        ((9, 8), (1, 9, 8)),
+        ((9, 8, 3), (3, 9, 8)),
+        ((4, 9, 8), (4, 9, 8)),
+        ((1, 9, 8), (1, 9, 8)),
+        ((1, 9), None),
+        ((9, 1, 3), None),
+    ],
+)
+def test_frames_are_told_from_other_numbers_by_their_shape(shape, seen):
+    assert ObservationCodec(gym.spaces.Box(0, 255, shape, np.uint8)).image_shape == seen
+
+
+def test_collector_loaded_anew_stands_where_the_state_was_taken():
+    env = vector(TwoStates, 2)
+    collector = trained(env, 100, learning_starts=100).collector
+    state = copy.deepcopy(collector.state_dict())
+    taken = copy.deepcopy(state)
+    for _ in range(2):
+        collector.load_state_dict(state)
+        assert same_state(collector.state_dict(), taken)
+        env.restored = True
+        collector.attach(env)
+        collector.step(np.ones(2, np.int64))
+    assert same_state(state, taken)
 
 
 # Replay
@@ -157,6 +204,22 @@ def test_replay_refuses_stacks_that_do_not_roll():
     whole = Replay(codec, 60, discount=0.9, frame_stack=False)
     whole.add({"": obs}, np.zeros(1, np.int64), transition(after), np.array([True]))
     assert np.array_equal(whole.gather(np.array([0]))["next_obs."].numpy(), after)
+
+
+def test_replay_keeps_masks_that_are_told_from_the_first_step_on():
+    replay = Replay(NUMBER, 20, discount=0.5)
+    for t in range(2):
+        obs = np.full((1, 1), float(t), np.float32)
+        step = transition(obs + 1)._replace(next_mask=np.array([[True, t == 1]]))
+        replay.add({"": obs}, np.zeros(1, np.int64), step, np.array([t == 0]), None if t == 0 else np.array([[True, False]]))
+    assert replay.gather(np.array([0, 1]))["next_mask"].tolist() == [[True, False], [True, True]]
+
+
+def test_replay_too_small_for_its_rings_is_refused_before_anything_starts():
+    spaces = Spaces(gym.spaces.Box(0, 255, (4, 6, 5), np.uint8), gym.spaces.Discrete(2))
+    DQN.check(DQN.Config(replay_size=20, num_envs=2, n_step=5), Spaces(gym.spaces.Discrete(3), gym.spaces.Discrete(2)))
+    with pytest.raises(ValueError, match="too small for 2 environments and n_step 5; expected at least 20"):
+        DQN.check(DQN.Config(replay_size=19, num_envs=2, n_step=5), spaces)
 
 
 def test_replay_of_a_million_atari_frames_fits_8_gib_and_what_cannot_fit_is_refused(monkeypatch):

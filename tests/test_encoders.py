@@ -132,6 +132,18 @@ def test_a_file_holds_model_settings_and_moments_and_damage_is_found(tmp_path):
     assert not torch.allclose(near(x)[0], far(x)[0])
 
 
+def test_measure_takes_data_as_recorded_also_where_codes_have_as_many_numbers():
+    torch.manual_seed(0)
+    encoder, x = Encoder(built("nice", shape=(3,))), torch.randn(200, 3) * 4 + 5
+    with torch.no_grad():
+        for parameter in encoder.model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    encoder.measure([x[:150], x[150:]])
+    codes = encoder(x)[0]
+    torch.testing.assert_close(codes.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(codes.std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0)
+
+
 def test_the_coarsest_code_of_a_flow_is_what_left_last():
     model = built("real_nvp", shape=SHAPE, num_scales=3, num_couplings=2, hidden=4)
     encoder, x = Encoder(model, coarsest=True), frames(2)

@@ -212,6 +212,9 @@ def test_imagination_refuses_what_it_cannot_learn():
         ({"real_share": 0.5, "inner": "dqn", "inner_settings": {"prioritised": True}}, vector, two, "not prioritised"),
         ({"real_share": 0.5, "inner": "dqn", "model": "world_model"}, vector, two, "has a memory"),
         ({}, gymnasium.spaces.Box(-1, 1, (2, 3)), box, r"expected Discrete from 0, vectors"),
+        ({}, gymnasium.spaces.Discrete(3, start=1), two, "numbers from 0"),
+        ({}, gymnasium.spaces.Discrete(3), gymnasium.spaces.Discrete(2, start=1), "numbers from 0"),
+        ({"inner_settings": {"recurrent": 8}}, vector, two, "recurrent is 8; expected false"),
     ):
         with pytest.raises(ValueError, match=message):
             Imagination.check(Imagination.Config(**config), Spaces(observation, action))

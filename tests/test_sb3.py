@@ -19,6 +19,7 @@ from mpagents.agents.agent import Spaces
 from mpagents.agents.sb3 import StableBaselines3
 from mpagents.configuration import InvalidInput, validate
 from mpagents.deep.sb3_env import SameStepVecEnv
+from mpagents.deep.sb3_settings import keywords
 from mpagents.environments import EnvironmentSpec, examine, make_vector
 from mpagents.evaluation import evaluate
 from mpagents.python_api import make_agent
@@ -151,6 +152,11 @@ def test_sb3_schedules_run_over_the_whole_budget():
     told = dict(agent.train(env, 400))
     assert [told[step]["rollout/exploration_rate"] for step in (100, 200, 400)] == pytest.approx([0.525, 0.05, 0.05])
     assert [told[step]["train/learning_rate"] for step in (100, 200)] == pytest.approx([7.5e-4, 5e-4])
+
+
+def test_sb3_noise_has_the_shape_of_the_actions():
+    noise = keywords({"action_noise": 0.1}, gym.spaces.Box(-1, 1, (2, 3)))["action_noise"]
+    assert noise().shape == (2, 3)
 
 
 def test_sb3_schedule_of_ours_is_a_function_of_the_progress_that_remains():

@@ -44,13 +44,13 @@ def count_faults(outcome: Outcome, process: subprocess.Popen, folder: Path, calm
 
 
 def workers(times: int, folder: Path, rng: random.Random) -> Outcome:
-    """SIGKILL of a worker at random times, each after some progress: a trial that dies thrice without any fails by rule."""
+    """SIGKILL of a worker at random times, after both made progress: a trial that dies thrice without any fails by rule."""
     calm, outcome = undisturbed(folder), Outcome(0, faults=dict.fromkeys(OF_COMMANDS, 0))
     before: dict[str, int] = {}
     while outcome.times < times:
         process = start(folder, "run", "study.yaml", "--workers", "2", "--json", "--fresh")
         while process.poll() is None and outcome.times < times:
-            wait_for_progress(process, folder / "runs/slow", before)
+            wait_for_progress(process, folder / "runs/slow", before, trials=2)
             time.sleep(rng.uniform(0.0, 2.0))
             before = checkpoints(folder / "runs/slow")
             busy = workers_of(process.pid)
@@ -103,10 +103,13 @@ def drivers(times: int, folder: Path, rng: random.Random) -> Outcome:
     return outcome
 
 
-def wait_for_progress(process: subprocess.Popen, runs: Path, before: dict[str, int], seconds: float = 120) -> None:
-    """Until a trial has taken a checkpoint, or the command has ended."""
-    end = time.monotonic() + seconds
-    while checkpoints(runs) == before and process.poll() is None and time.monotonic() < end:
+def wait_for_progress(process: subprocess.Popen, runs: Path, before: dict[str, int], trials: int = 1) -> None:
+    """Until so many trials have taken a checkpoint since (or all unfinished ones), the command has ended, or for 2 minutes."""
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        advanced = sum(step > before.get(trial, 0) for trial, step in checkpoints(runs).items())
+        if advanced >= min(trials, SLOW["seeds"] - len(finished(runs))):
+            return
         time.sleep(0.1)
 
 

@@ -85,6 +85,8 @@ class ActorCritic:
             if self.recurrent and self.minibatches > self.num_envs:
                 what = f"minibatches is {self.minibatches} with num_envs {self.num_envs}"
                 raise ValueError(f"{what}; a recurrent policy splits by environment, so expected minibatches ≤ num_envs")
+            if self.minibatches > (rows := self.num_envs * self.rollout_steps):
+                raise ValueError(f"minibatches is {self.minibatches} of a rollout of {rows} steps; expected at most {rows}")
 
     @classmethod
     def check(cls, config: Config, spaces: Spaces) -> None:

@@ -38,7 +38,7 @@ from mpagents.deep.observations import ObservationCodec, check_observation
 from mpagents.deep.prioritised import Priorities
 from mpagents.deep.q_network import QNetwork
 from mpagents.deep.replay import Batch, Replay, leaves_of
-from mpagents.deep.replay_memory import available_memory, bytes_per_slot, check_memory
+from mpagents.deep.replay_memory import available_memory, bytes_per_slot, check_memory, check_room, stack_size
 from mpagents.deep.valuing import Valuing
 from mpagents.schedules import Schedule, numbers, scheduled
 from mpagents.seeding import derive, generator, generator_state, restore_generator
@@ -85,7 +85,10 @@ class DQN:
         if not isinstance(spaces.action, Discrete):
             raise ValueError(f"action space is {spaces.action}; dqn needs Discrete ones (actor_critic takes continuous ones)")
         check_observation(spaces.observation)
-        slot_bytes = bytes_per_slot(ObservationCodec(spaces.observation), config.frame_stack, int(spaces.action.n))
+        codec = ObservationCodec(spaces.observation)
+        lead = max(map(stack_size, codec.leaves.values())) - 1 if config.frame_stack else 0
+        check_room(config.replay_size, config.num_envs, lead, config.n_step)
+        slot_bytes = bytes_per_slot(codec, config.frame_stack, int(spaces.action.n))
         check_memory(config.replay_size, slot_bytes, available_memory())
 
     def __init__(self, config: Config, spaces: Spaces, *, seed: int, encoder: Any = None, device: str = "cpu") -> None:

@@ -72,6 +72,8 @@ class Imagination:
             model_config(_model(config, spaces), config.settings, spaces.observation, spaces.action)
         elif not isinstance(spaces.action, Discrete):
             raise ValueError(f"action space is {spaces.action}; expected Discrete where observations are Discrete")
+        elif spaces.observation.start or spaces.action.start:  # type: ignore[attr-defined]
+            raise ValueError(f"spaces are {spaces.observation} and {spaces.action}; counts need numbers from 0 (no `start`)")
         markov = finite or is_markov(_model(config, spaces))
         check_inner(_inner(config, spaces), config, spaces, finite=finite, markov=markov)
 

@@ -57,7 +57,7 @@ class Acting:
         """Observation, first and masks as tensors on the device."""
         scaled = stored if self.scale is None else self.scale(stored)
         observation = {name: torch.from_numpy(leaf).to(self.device) for name, leaf in scaled.items()}
-        masks = () if mask is None else (torch.from_numpy(np.array(mask, np.bool_)).to(self.device),)
+        masks = () if mask is None else (torch.from_numpy(np.array(mask, np.bool_, order="C")).to(self.device),)
         return observation, torch.from_numpy(first).to(self.device), masks
 
     @torch.inference_mode()

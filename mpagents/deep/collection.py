@@ -146,11 +146,10 @@ class Collector:
     def load_state_dict(self, state: dict) -> None:
         self.num_steps, self.num_episodes = state["num_steps"], state["num_episodes"]
         self.obs, self.action_mask = dict(state["obs"]), state["mask"]
-        self.returns.extend(state["returns"])
-        self.lengths.extend(state["lengths"])
+        self.returns, self.lengths = deque(state["returns"], maxlen=WINDOW), deque(state["lengths"], maxlen=WINDOW)
         self.first, self._resetting = state["first"], state["resetting"]
         self._some_reset = int(self._resetting.sum())
-        self._return, self._length = state["return"], state["length"]
+        self._return, self._length = state["return"].copy(), state["length"].copy()  # they change in place
         self._env = None
 
 

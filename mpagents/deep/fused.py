@@ -28,7 +28,7 @@ def rollout(
             observed, first = env.observe(walk.state), walk.elapsed == 0
             output, _ = flat.call(act, parameters, {"": observed}, first, ())  # type: ignore[arg-type]
             action = head.sample(output, noise[t])
-            walk, outcome = advance(env, walk, action, env_noise[t])
+            walk, outcome = advance(env, walk, head.for_torch(action), env_noise[t])
             rows.append({"observed": observed, "first": first, "action": action, **outcome._asdict()})
     batch: Batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     leaves = {"obs": {"": batch.pop("observed")}, "next_obs": {"": batch.pop("next_obs")}}

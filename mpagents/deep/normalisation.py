@@ -84,6 +84,8 @@ class RewardScale:
     def rescale(self, rollout: Any) -> None:
         """The same of a `Rollout`, in place."""
         flags = rollout.flags
+        if flags["first"][0].all():  # maybe reset by somebody, in the midst of episodes
+            self._return = np.zeros(len(flags["first"][0]))
         rollout.reward[:] = self(rollout.reward, flags["terminated"] | flags["truncated"], flags["valid"])
 
     def state_dict(self) -> dict:

@@ -20,22 +20,24 @@ from torch.nn import functional as F
 Observation = dict[str, Tensor]  # by leaf, batch first
 
 
-def leaves(space: gym.Space, name: str = "") -> dict[str, gym.Space]:
+def leaves(space: gym.Space) -> dict[str, gym.Space]:
     """The parts of a nested space by name, e.g. {"camera": Box, "joints.0": Discrete}."""
+    return {".".join(map(str, path)): leaf for path, leaf in _paths(space)}
+
+
+def _paths(space: gym.Space) -> list[tuple[tuple[Any, ...], gym.Space]]:
+    """Each part of a nested space, after the keys that lead to it."""
     if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, gym.spaces.Dict) else enumerate(space.spaces)
-        return {key: leaf for part, inner in parts for key, leaf in leaves(inner, f"{name}.{part}".lstrip(".")).items()}
-    return {name: space}
+        return [((part, *path), leaf) for part, inner in parts for path, leaf in _paths(inner)]
+    return [((), space)]
 
 
 def is_image(space: gym.Space) -> bool:
     """uint8 frames: [H, W], [H, W, C], or [C, H, W] as frame stacking gives them."""
-    return (
-        isinstance(space, gym.spaces.Box)
-        and space.dtype == np.uint8
-        and len(space.shape) in (2, 3)
-        and min(space.shape[:2]) > 1
-    )
+    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
+        return False
+    return min(_channels_first(space.shape)[1:]) > 1
 
 
 def check_observation(space: gym.Space) -> None:
@@ -59,7 +61,7 @@ class ObservationCodec:
         plain = {name: leaf for name, leaf in self.leaves.items() if name != self.encoded}
         self.vector_leaves = {name: leaf for name, leaf in plain.items() if not is_image(leaf)}
         self.image_leaves = {name: leaf for name, leaf in plain.items() if is_image(leaf)}
-        self._places = [(name, [p for p in name.split(".") if p], _storage_type(leaf)) for name, leaf in self.leaves.items()]
+        self._places = [(".".join(map(str, path)), path, _storage_type(leaf)) for path, leaf in _paths(space)]
         self.vector_size = sum(_width(leaf) for leaf in self.vector_leaves.values())
         if encoder is not None:
             encoder.space(space)  # raises where it can't see this one
@@ -70,13 +72,13 @@ class ObservationCodec:
         self.image_shape = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes else None
 
     def store(self, observation: Any) -> dict[str, np.ndarray]:
-        """A batch as a vector environment gives it, copied into its storage type."""
+        """A batch as a vector environment gives it, copied into its storage type, rows first (compiled graphs rely on it)."""
         found: dict[str, np.ndarray] = {}
-        for name, parts, storage_type in self._places:
+        for name, path, storage_type in self._places:
             value = observation
-            for part in parts:
-                value = value[int(part)] if isinstance(value, tuple) else value[part]
-            found[name] = np.array(value, dtype=storage_type)
+            for part in path:
+                value = value[part]
+            found[name] = np.array(value, dtype=storage_type, order="C")
         return found
 
     def empty(self, n: int) -> dict[str, np.ndarray]:

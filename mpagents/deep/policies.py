@@ -17,7 +17,9 @@ from torch import Tensor
 
 def masked_logits(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     """Logits with (almost) no probability where `mask` [..., A] is False; a row that forbids everything allows everything."""
-    return logits if mask is None else torch.where(mask, logits, torch.finfo(logits.dtype).min)
+    if mask is None:
+        return logits
+    return torch.where(mask | ~mask.any(dim=-1, keepdim=True), logits, torch.finfo(logits.dtype).min)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class Categorical:
         return -(log_p.exp() * log_p).sum(dim=-1)
 
     def for_environment(self, action: np.ndarray) -> np.ndarray:
+        return action + self.start if self.start else action
+
+    def for_torch(self, action: Tensor) -> Tensor:
+        """The same of tensors, for a `TorchEnv`."""
         return action + self.start if self.start else action
 
 
@@ -101,11 +107,21 @@ class Gaussian:
 
     def for_environment(self, action: np.ndarray) -> np.ndarray:
         """Scaled from ±1 to finite bounds, clipped, in the space's shape and type."""
-        low, high = self.space.low, self.space.high
-        bounded = np.isfinite(low) & np.isfinite(high)
-        bottom, top = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-        scaled = (bottom + top) / 2 + (top - bottom) / 2 * action.reshape(-1, *self.space.shape)
-        return np.clip(scaled, low, high).astype(self.space.dtype)
+        middle, reach = self._scale()
+        scaled = middle + reach * action.reshape(-1, *self.space.shape)
+        return np.clip(scaled, self.space.low, self.space.high).astype(self.space.dtype)
+
+    def for_torch(self, action: Tensor) -> Tensor:
+        """The same of tensors [n, A], for a `TorchEnv`."""
+        bounds = (*self._scale(), self.space.low, self.space.high)
+        middle, reach, low, high = (torch.as_tensor(part, dtype=action.dtype, device=action.device) for part in bounds)
+        return torch.clamp(middle + reach * action.reshape(-1, *self.space.shape), low, high)
+
+    def _scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """(middle, reach) of finite bounds; 0 and 1 of others."""
+        bounded = np.isfinite(self.space.low) & np.isfinite(self.space.high)
+        bottom, top = np.where(bounded, self.space.low, -1.0), np.where(bounded, self.space.high, 1.0)
+        return (bottom + top) / 2, (top - bottom) / 2
 
 
 def policy_head(space: gym.Space) -> Categorical | Gaussian:

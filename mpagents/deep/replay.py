@@ -23,7 +23,7 @@ from mpagents.deep.collection import Stored, Transition
 from mpagents.deep.observations import ObservationCodec
 from mpagents.deep.prioritised import Priorities
 from mpagents.deep.replay_blocks import in_blocks, parts_of
-from mpagents.deep.replay_memory import stack_size
+from mpagents.deep.replay_memory import check_room, stack_size
 from mpagents.tabular.compiled import jit
 
 Batch = dict[str, Tensor]
@@ -85,8 +85,7 @@ class Replay:
         """Make room for observations like these of n environments. Pages of memory are taken when they are written."""
         n = len(next(iter(obs.values())))
         self.length, self._slots = self.size // n, np.zeros(0, np.int64)
-        if self.length < self.lead + self.n_step + 2:
-            raise ValueError(f"replay_size {self.size} is too small for {n} environments and n_step {self.n_step}")
+        check_room(self.size, n, self.lead, self.n_step)
         slots = n * self.length
         for name, value in obs.items():
             shape = value.shape[2:] if self.stack[name] > 1 else value.shape[1:]
@@ -105,7 +104,7 @@ class Replay:
     ) -> None:
         """Store a step of n environments from `obs`, where episodes begin at `first` [n]; resets are left out."""
         if not self.length:
-            self.allocate(obs, mask)
+            self.allocate(obs, transition.next_mask if mask is None else mask)  # some tell it from the first step on
         valid = transition.valid
         envs = np.flatnonzero(valid) if not valid.all() else np.arange(len(valid))
         begins = first[envs] | ~self.open[envs]

@@ -26,6 +26,15 @@ def bytes_per_slot(codec: ObservationCodec, frame_stack: bool, num_actions: int)
     return observation + 14 + num_actions
 
 
+def check_room(size: int, num_envs: int, lead: int, n_step: int) -> None:
+    """Raise ValueError where the rings of `size` slots in all can't hold one n-step target; `lead`: of stacked frames."""
+    least = num_envs * (lead + n_step + 2)
+    if size < least:
+        raise ValueError(
+            f"replay_size {size} is too small for {num_envs} environments and n_step {n_step}; expected at least {least}"
+        )
+
+
 def available_memory() -> int | None:
     """Bytes that can be had without swapping, where the system tells."""
     try:

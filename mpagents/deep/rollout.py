@@ -42,8 +42,10 @@ class Rollout:
         for name, value in collector.obs.items():
             self.obs[name][t] = value
         self.flags["first"][t] = collector.first
-        if self.mask is not None:
-            self.mask[t] = True if collector.action_mask is None else collector.action_mask
+        if collector.action_mask is not None:
+            if self.mask is None:  # told from here on
+                self.mask = np.ones((len(self.reward), *collector.action_mask.shape), np.bool_)
+            self.mask[t] = collector.action_mask
 
     def write_transition(self, t: int, action: np.ndarray, transition: Transition) -> None:
         self.action[t] = action
@@ -61,11 +63,17 @@ class Rollout:
         with torch.inference_mode():
             for t in range(len(noise)):
                 if collector.num_steps >= num_steps:
+                    self._pad(t, collector)
                     break
                 self.write_observation(t, collector)
                 action, state = acting.choose(collector, state, noise[t])
                 self.write_transition(t, action, collector.step(acting.head.for_environment(action)))
         return tuple(part.clone() for part in state)  # learning can't take inference tensors
+
+    def _pad(self, t: int, collector: Collector) -> None:
+        """Observations from row t on, which networks are given though they don't count: zeros aren't in every space."""
+        for name, value in collector.obs.items():
+            self.obs[name][t:] = self.next_obs[name][t:] = value
 
     def tensors(
         self, device: torch.device | str = "cpu", length: int | None = None, scale: ObservationScale | None = None

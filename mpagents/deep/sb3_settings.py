@@ -43,8 +43,8 @@ def keywords(settings: Mapping[str, Any], action_space: gym.Space) -> dict[str, 
     if isinstance(found.get("action_noise"), int | float):
         from stable_baselines3.common.noise import NormalActionNoise
 
-        size = int(np.prod(action_space.shape or (1,)))
-        found["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, float(found["action_noise"])))
+        shape = action_space.shape or (1,)
+        found["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(found["action_noise"])))
     return found
 
 

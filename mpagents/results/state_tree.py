@@ -1,6 +1,7 @@
 """Nested states of numbers, text, arrays and tensors, taken apart for files: a JSON tree, and what it names.
 
-An array is {"array": name} in the tree, a tensor {"tensor": name}, a block {"block": name}, a tuple {"tuple": […]}.
+An array is {"array": name} in the tree, a tensor {"tensor": name}, a block {"block": name}, a tuple {"tuple": […]}; a dict
+whose own keys are such ones is {"dict": …}. Names are JSON pointers (RFC 6901).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+
+MARKS = ({"array", "scalar"}, {"tensor"}, {"block"}, {"tuple"}, {"dict"})  # the keys of what isn't a dict in the state
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def taken_apart(value: Any, leaves: Leaves, name: str = "") -> Any:
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"state {name!r} has keys that aren't text: {list(value)[:3]}")
-        return {key: taken_apart(item, leaves, f"{name}/{key}") for key, item in value.items()}
+        tree = {key: taken_apart(item, leaves, f"{name}/{_escaped(key)}") for key, item in value.items()}
+        return {"dict": tree} if tree.keys() in MARKS else tree
     if isinstance(value, list | tuple):
         items = [taken_apart(item, leaves, f"{name}/{i}") for i, item in enumerate(value)]
         return {"tuple": items} if isinstance(value, tuple) else items
@@ -65,6 +69,10 @@ def taken_apart(value: Any, leaves: Leaves, name: str = "") -> Any:
     raise TypeError(f"state {name!r} is a {type(value).__name__}; expected numbers, text, arrays, tensors or nested ones")
 
 
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
 def put_together(tree: Any, leaves: Leaves) -> Any:
     """The state that `taken_apart` was given. Raises KeyError where a leaf is missing."""
     if isinstance(tree, list):
@@ -80,4 +88,5 @@ def put_together(tree: Any, leaves: Leaves) -> Any:
         return leaves.blocks[tree["block"]]
     if tree.keys() == {"tuple"}:
         return tuple(put_together(item, leaves) for item in tree["tuple"])
-    return {key: put_together(item, leaves) for key, item in tree.items()}
+    items = tree["dict"] if tree.keys() == {"dict"} else tree
+    return {key: put_together(item, leaves) for key, item in items.items()}
