@@ -52,20 +52,27 @@ def dream(
         raise ValueError(f"{path} holds a {type(model).__name__}, which imagines nothing; expected a world model")
     if actions not in ("chosen", "recorded"):
         raise ValueError(f"actions is {actions!r}; expected 'chosen' or 'recorded'")
+    if starts not in ("visited", "first"):
+        raise ValueError(f"starts is {starts!r}; expected 'visited' or 'first'")
     model.requires_grad_(False).eval()
     if actions == "recorded":
         source = Recording(recording, length=REPLAYED, actions="led", **settings or {})
         batch = source.sample(min(num_starts, REPLAYED), torch.Generator().manual_seed(0))
         return Beside(model, batch, _actions(source), seen=seen, temperature=temperature)
     source = Recording(recording, length=LENGTH, crossing=True, actions="led", **settings or {})
-    states = _states(model, source, starts, num_starts)
-    return Dream(model, states, _actions(source), horizon=horizon, temperature=temperature, ends=ends)
+    chosen = _actions(source)
+    width = chosen.num or len(chosen.low)
+    try:
+        if width != getattr(model.config, "action_size", width):
+            raise ValueError(f"its actions have the width {width}; expected {model.config.action_size}")
+        states = _states(model, source, starts, num_starts)
+    except ValueError as error:
+        raise ValueError(f"{recording} isn't such as {path} was fitted to: {error}") from error
+    return Dream(model, states, chosen, horizon=horizon, temperature=temperature, ends=ends)
 
 
 def _states(model: Any, source: Recording, starts: str, num_starts: int) -> State:
     """States to start from: after steps drawn from the recording, or after the first observations of its episodes."""
-    if starts not in ("visited", "first"):
-        raise ValueError(f"starts is {starts!r}; expected 'visited' or 'first'")
     generator = torch.Generator().manual_seed(0)
     if starts == "first":
         rows = Recording(source.folder, stack=source.stack, stride=source.stride).windows

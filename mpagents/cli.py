@@ -165,7 +165,7 @@ def _run(study: Any, out: Path, workers: int | None, address: str | None, fresh:
             print(f"left out: {pair.agent} on {pair.env}: {pair.reason}")
         for row in rows:
             print(f"{row['path']}  {row['steps']:,} steps  {json.dumps(row['config'])}")
-        print(f"{len(rows)} trials")
+        print(f"{len(rows)} trial{'s' * (len(rows) != 1)}")
         return
     from mpagents.runner import run as run_study
 

@@ -70,7 +70,9 @@ def fit(
 
     limit_threads()
     with told(as_json):
-        config, source_config, settings = (apply_overrides({}, given or ()) for given in (sets, source_sets, fit_sets))
+        config = apply_overrides({}, sets or ())
+        source_config = apply_overrides({}, source_sets or (), "--source")
+        settings = apply_overrides({}, fit_sets or (), "--fit")
         from mpagents.fit_specification import specify
         from mpagents.fitting import fit_all
 

@@ -59,6 +59,18 @@ def imported(path: str, what: str) -> Any:
         raise ValueError(f"{what} {path!r}: module {module_name!r} has no {name!r}") from error
 
 
+def _told(error: Exception, spec: EnvironmentSpec) -> str:
+    """What went wrong as the environment was made, without what Gymnasium appends, and with a hint."""
+    reason = str(error).partition(" was raised from the environment creator")[0]
+    if ":" in spec.id:
+        hint = _in_the_way(spec.id)
+    else:
+        unknown = isinstance(error, gym.error.UnregisteredEnv)
+        hint = " (mpagents' own begin with envs:, see `mpagents list envs`)" if unknown else ""
+    kwargs = f"; its kwargs are {spec.kwargs}" if isinstance(error, TypeError) else ""
+    return f"{reason}{kwargs}{hint}"
+
+
 def make(spec: EnvironmentSpec, render_mode: str | None = None) -> gym.Env:
     """One environment with its wrappers. Raises ValueError for what the specification has wrong."""
     try:
@@ -67,8 +79,7 @@ def make(spec: EnvironmentSpec, render_mode: str | None = None) -> gym.Env:
     except ModuleNotFoundError as error:
         raise ValueError(f"environment {spec.id!r}: {_missing(error)}{_in_the_way(spec.id)}") from error
     except Exception as error:
-        ours = " (mpagents' own begin with envs:, see `mpagents list envs`)" if ":" not in spec.id else _in_the_way(spec.id)
-        raise ValueError(f"environment {spec.id!r}: {error}{ours}") from error
+        raise ValueError(f"environment {spec.id!r}: {_told(error, spec)}") from error
     for wrapper in spec.wrappers:
         env = _wrapped(env, wrapper)
     return env

@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -94,6 +94,12 @@ def told_by_data(config_class: type, given: Mapping[str, Any], source: Any) -> d
         told.pop("channels", None)  # of convolutions
     if "shape" in fields:
         told.pop("num_steps", None)  # of a diffusion or a flow
+        wanted = get_args(get_type_hints(config_class)["shape"])
+        if wanted == (int, int, int) and "shape" not in given and len(told["shape"]) != 3:
+            raise ValueError(
+                f"the data are {list(told['shape'])} each; expected frames [H, W, C]: take a model of vectors, or make frames "
+                "of an environment that renders by `mpagents record --size 32x32`"
+            )
     optional = [name for name in ("num_classes", "num_labels") if name in fields and not _required(fields[name])]
     return {key: value for key, value in told.items() if key in fields and key not in given and key not in optional}
 

@@ -42,7 +42,8 @@ class Display:
     def __enter__(self) -> Display:
         found = f" ({self.already} finished earlier)" if self.already else ""
         encoders = f"{self.num_jobs} encoder{'s' * (self.num_jobs > 1)}, then " if self.num_jobs else ""
-        trials = f"{encoders}{self.total - self.num_jobs} trials{found}"
+        num_trials = self.total - self.num_jobs
+        trials = f"{encoders}{num_trials} trial{'s' * (num_trials != 1)}{found}"
         self.console.print(f"{trials} → [cyan]{escape(str(self.folder))}[/]", highlight=False, soft_wrap=True)
         for pair in self.expansion.skipped:
             self.console.print(

@@ -103,18 +103,21 @@ def line_of(place: Place, lines: dict[Place, int]) -> int | None:
     return lines.get(place) if place else None
 
 
-def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """`values` with each "agents.1.alpha=0.5" put in; the value is read as YAML. Raises InvalidInput for a wrong path."""
+def apply_overrides(values: dict[str, Any], overrides: Iterable[str], option: str = "--set") -> dict[str, Any]:
+    """`values` with each "agents.1.alpha=0.5" put in; the value is read as YAML. Raises InvalidInput for a wrong path.
+
+    `option` is what the user gave them by.
+    """
     problems: list[Problem] = []
     for override in overrides:
         path, equals, text = override.partition("=")
         place = tuple(int(part) if part.isdecimal() else part for part in path.strip().split("."))
         try:
             if not equals:
-                raise ValueError("expected key=value, e.g. agents.1.alpha=0.5")
+                raise ValueError(f"expected key=value, e.g. {path.strip() or 'seeds'}=1")
             values = with_value(values, place, yaml.load(text, _Loader), SHORT_FOR.get(str(place[0]), ""))  # a SafeLoader
         except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
-            problems.append(Problem((f"--set {override}",), str(error)))
+            problems.append(Problem((f"{option} {override}",), str(error)))
     if problems:
         raise InvalidInput(problems)
     return values

@@ -38,11 +38,17 @@ def load_trained(folder: Path, env_id: str | None = None, trust: bool = False) -
     if loaded is None:
         raise ValueError(f"{folder} has no sound checkpoint; run its study first")
     # Acting needs no more than the CPU, and it may have been trained on another machine.
-    agent, encoder = build_agent(trained, spaces, _study(folder), device="cpu")
+    name = spec.agent.name
+    elsewhere = f"{folder}: its {name} was trained in {trained.env.id} and doesn't fit {spec.env.id}; expected the same spaces"
+    try:
+        agent, encoder = build_agent(trained, spaces, _study(folder), device="cpu")
+    except ValueError as error:
+        raise error if spec.env.id == trained.env.id else ValueError(f"{elsewhere}: {error}") from error
     try:
         agent.load_state_dict(loaded[1]["agent"])
     except Exception as error:
-        raise ValueError(f"{folder}: its checkpoint doesn't hold a {spec.agent.name}: {error!r}") from error
+        own = f"{folder}: its checkpoint doesn't hold a {name}"
+        raise ValueError(f"{own if spec.env.id == trained.env.id else elsewhere}: {error!r}") from error
     return spec, player(agent, encoder), spaces
 
 

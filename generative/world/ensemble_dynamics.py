@@ -147,6 +147,8 @@ class EnsembleDynamics(GenerativeModel):
         self.change.measure(torch.cat([step.after - step.before, step.reward[:, None]], dim=-1)[there])
 
     def begin(self, x: Tensor) -> State:
+        if x.shape[-1] != self.config.in_features:
+            raise ValueError(f"x is {list(x.shape)}; expected vectors [..., {self.config.in_features}], as in training")
         return (x.to(self.scale.mean.dtype),)
 
     def posterior(self, batch: Batch) -> tuple[State, Tensor]:
