@@ -79,6 +79,8 @@ def test_observations_are_stored_under_any_key_and_rows_first():
         ((9, 8, 3), (3, 9, 8)),
         ((4, 9, 8), (4, 9, 8)),
         ((1, 9, 8), (1, 9, 8)),
+        ((9, 8, 6), (6, 9, 8)),
+        ((2, 9, 8, 3), (6, 9, 8)),
         ((1, 9), None),
         ((9, 1, 3), None),
     ],
@@ -175,21 +177,22 @@ def test_replay_resets_never_enter_and_environments_stay_apart():
     assert torch.equal(batch["action"], (batch["obs."][:, 0] >= 100).long())
 
 
+@pytest.mark.parametrize("frame", [(6, 5), (6, 5, 2)])
 @pytest.mark.parametrize("padding", ["reset", "zero"])
-def test_replay_stacked_frames_are_stored_once_and_come_back(padding):
-    space = gym.spaces.Box(0, 255, (3, 6, 5), np.uint8)
+def test_replay_stacked_frames_are_stored_once_and_come_back(padding, frame):
+    space = gym.spaces.Box(0, 255, (3, *frame), np.uint8)
     replay = Replay(ObservationCodec(space), 60, discount=0.9)
     replay.stack, replay.lead = {"": 3}, 2  # three channels are taken for colours, unless told otherwise
     rng, kept = np.random.default_rng(0), {}
     for length in (9, 1, 14, 7, 11, 13, 8):
-        frames = rng.integers(0, 256, (length + 1, 6, 5), dtype=np.uint8)
+        frames = rng.integers(0, 256, (length + 1, *frame), dtype=np.uint8)
         before = np.zeros_like(frames[:1]) if padding == "zero" else frames[:1]
         history = np.concatenate([before, before, frames])
         for t in range(length):
             obs, after = history[None, t : t + 3], history[None, t + 1 : t + 4]
             replay.add({"": obs}, np.zeros(1, np.int64), transition(after, truncated=t == length - 1), np.array([t == 0]))
             kept[obs.tobytes()] = after
-    assert replay.rings[""].shape == (60, 6, 5)
+    assert replay.rings[""].shape == (60, *frame)
     batch = replay.gather(replay.draw(500, rng))
     for obs, after in zip(batch["obs."].numpy(), batch["next_obs."].numpy()):
         assert np.array_equal(kept[obs.tobytes()][0], after)

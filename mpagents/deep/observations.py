@@ -34,8 +34,8 @@ def _paths(space: gym.Space) -> list[tuple[tuple[Any, ...], gym.Space]]:
 
 
 def is_image(space: gym.Space) -> bool:
-    """uint8 frames: [H, W], [H, W, C], or [C, H, W] as frame stacking gives them."""
-    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
+    """uint8 frames: [H, W], [H, W, C], or as frame stacking gives them, [K, H, W] and [K, H, W, C]."""
+    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3, 4):
         return False
     return min(_channels_first(space.shape)[1:]) > 1
 
@@ -123,15 +123,19 @@ def _vector(stored: Tensor, space: gym.Space) -> Tensor:
     return stored.reshape(len(stored), -1).float()
 
 
+def has_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether frames are [H, W, C] or [K, H, W, C]: with C at most 4, or less than H."""
+    return len(shape) == 4 or (len(shape) == 3 and (shape[2] <= 4 or shape[0] > shape[2]))
+
+
 def _channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(C, H, W) of frames [H, W], [H, W, C] with C ≤ 4, or [C, H, W]."""
-    if len(shape) == 2:
-        return 1, *shape
-    return (shape[2], *shape[:2]) if shape[2] <= 4 else shape  # type: ignore[return-value]
+    """(C, H, W) of frames; the channels of stacked ones are side by side, the oldest first."""
+    height, width = shape[-3:-1] if has_channels_last(shape) else shape[-2:]
+    return int(np.prod(shape)) // (height * width), height, width
 
 
 def _image(stored: Tensor, space: gym.Space) -> Tensor:
-    image = stored.float() / 255
-    if len(space.shape or ()) == 2:
-        return image.unsqueeze(1)
-    return image.permute(0, 3, 1, 2) if (space.shape or ())[2] <= 4 else image
+    """[B, C, H, W] in [0, 1]."""
+    shape = space.shape or ()
+    image = stored.movedim(-1, -3) if has_channels_last(shape) else stored
+    return image.reshape(len(stored), *_channels_first(shape)).float() / 255

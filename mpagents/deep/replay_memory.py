@@ -6,16 +6,17 @@ from pathlib import Path
 
 import gymnasium as gym
 
-from mpagents.deep.observations import ObservationCodec, is_image
+from mpagents.deep.observations import ObservationCodec, has_channels_last, is_image
 
 
 def stack_size(space: gym.Space) -> int:
-    """How many frames an observation [C, H, W] stacks, as frame stacking and Atari's vector environment do; else 1.
-
-    Three channels are taken for colours, and a last dimension of at most 4 for channels.
+    """How many frames an observation [K, H, W] or [K, H, W, C] stacks, as frame stacking and Atari's vector environment do;
+    else 1. Three channels [3, H, W] are taken for colours.
     """
     shape = space.shape or ()
-    stacked = is_image(space) and len(shape) == 3 and shape[2] > 4 and shape[0] != 3
+    if not is_image(space) or len(shape) == 2:
+        return 1
+    stacked = len(shape) == 4 or (not has_channels_last(shape) and shape[0] != 3)
     return shape[0] if stacked else 1
 
 
