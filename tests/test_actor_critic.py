@@ -312,7 +312,8 @@ def test_reinforce_drops_what_is_not_seen_to_its_end_without_a_baseline():
     env = vector(Steps, 2, length=3, truncates=True)
     agent = make_agent("reinforce", env, baseline="none")
     start = agent.parameters.clone()
-    list(agent.train(env, 500))
+    with pytest.warns(UserWarning, match="set baseline: value"):
+        list(agent.train(env, 500))
     assert torch.equal(start, agent.parameters)
 
 

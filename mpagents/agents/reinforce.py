@@ -15,6 +15,7 @@ to the policy's.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -125,6 +126,7 @@ class Reinforce:
         """One step of the policy, then the baseline."""
         batch = self.targets(rollout)
         if not batch["weight"].any():
+            warnings.warn("no episode terminated, and baseline none learns from no other; set baseline: value", stacklevel=2)
             return {}
         loss, entropy, gradient = value_and_gradient(self.policy_loss, self.parameters, batch)
         norm = self._descend("policy", gradient, learning_rate)
