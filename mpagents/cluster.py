@@ -36,8 +36,8 @@ class Lost(RuntimeError):
 class Nodes:
     """The nodes that take trials with these resources, as they were a few seconds ago."""
 
-    def __init__(self, resources: Resources, most: int | None = None) -> None:
-        """`most`: trials at once. Raises InvalidInput where no node takes a single trial."""
+    def __init__(self, resources: Resources, most: int | None = None, place: tuple[str, ...] = ("resources",)) -> None:
+        """`most`: trials at once; `place`: of `resources` in the file. Raises InvalidInput where no node takes a single one."""
         self.resources, self.most = resources, most
         self.alive: dict[str, dict[str, Any]] = {}
         self.dead: set[str] = set()  # a node in neither has joined since the last look
@@ -48,7 +48,7 @@ class Nodes:
             nodes: list[dict[str, float]] = [node["Resources"] for node in self.alive.values()]
             largest = max(nodes, key=lambda has: (has.get("GPU", 0), has.get("CPU", 0)), default={})
             there = f"{largest.get('CPU', 0):g} and {largest.get('GPU', 0):g}"
-            raise InvalidInput([Problem(("resources",), f"got {asked} for a trial; the largest node has {there}")])
+            raise InvalidInput([Problem(place, f"got {asked} for a trial; the largest node has {there}")])
 
     def look(self) -> None:
         """Ask Ray, where the last time is a while ago."""
@@ -89,7 +89,7 @@ class Nodes:
             for id in [id for id, node in self.alive.items() if self._room(node)]:
                 there = NodeAffinitySchedulingStrategy(id, soft=False)
                 asked[id] = probing.options(scheduling_strategy=there).remote(str(token), versions()["mpagents"])
-            ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_SECONDS)
+            self._await(asked)
             answers = {id: _answered(answer) for id, answer in asked.items()}
         finally:
             shutil.rmtree(token.parent, ignore_errors=True)
@@ -97,6 +97,17 @@ class Nodes:
         problems = [f"{_name(node)}: {answers[id]}" for id, node in self.alive.items() if answers.get(id)]
         if problems:
             raise ValueError("\n".join(problems))
+
+    def _await(self, asked: dict[str, Any]) -> None:
+        """Until all have answered that aren't lost meanwhile: Ray would wait for one that is cut off."""
+        import ray
+
+        end = time.monotonic() + ANSWER_SECONDS
+        while waiting := [answer for id, answer in asked.items() if id in self.alive]:
+            answered, _ = ray.wait(waiting, num_returns=len(waiting), timeout=LOOK_EVERY)
+            if len(answered) == len(waiting) or time.monotonic() > end:
+                return
+            self.look()
 
 
 def probe(token: str, version: str) -> str | None:

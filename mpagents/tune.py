@@ -82,9 +82,8 @@ def tune(
             stack.enter_context(_tune_session())
             slots = stack.enter_context(ray_session(workers, address, folder))
             _check_resources(study, slots)
-            if address is not None:
-                Nodes(study.tuning.resources).check(folder)
-            _search(study, todo, ledgers, folder, slots, show)
+            nodes = _nodes(study, folder, address)
+            _search(study, todo, ledgers, folder, slots, show, nodes)
         chosen = finalists(study, ledgers)
         finals: Any = Finals(study, chosen)
         results = run(finals, out=folder, workers=workers, address=address, show=show)
@@ -113,6 +112,17 @@ def _check_resources(study: TuneStudy, slots: int, started: bool = True) -> None
             raise InvalidInput([Problem(("tune", "resources", "gpus"), f"got {asked.gpus:g}; Ray finds {there:g}")])
 
 
+def _nodes(study: TuneStudy, folder: Path, address: str | None) -> Nodes | None:
+    """Those of a cluster, all of which write into the folder; None on one machine."""
+    Nodes(study.study.resources)  # of the finals: refused now, not once all has been searched
+    nodes = Nodes(study.tuning.resources, place=("tune", "resources"))
+    (folder / "search").mkdir(exist_ok=True)  # a worker goes by it
+    if address is None and len(nodes.alive) == 1:
+        return None
+    nodes.check(folder)
+    return nodes
+
+
 @contextmanager
 def _tune_session() -> Iterator[None]:
     """What Tune reads of the environment, and signals heard, while a search runs."""
@@ -127,14 +137,16 @@ def _tune_session() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _search(study: TuneStudy, todo: list[Pair], ledgers: dict[str, Ledger], folder: Path, slots: int, show: str) -> None:
+def _search(
+    study: TuneStudy, todo: list[Pair], ledgers: dict[str, Ledger], folder: Path, slots: int, show: str, nodes: Nodes | None
+) -> None:  # fmt: skip
     """Search the pairs one after the other."""
     total = sum(study.num_samples(pair) * pair.marks for pair in study.pairs)
     done = sum(pair.marks * len(ledgers[pair.name].ended()) for pair in study.pairs)
     with ProgressBar(total, "evaluations", show, start=done) as bar:
         bar.say(f"{sum(study.num_samples(pair) for pair in study.pairs)} configurations → {folder}")
         for pair in todo:
-            search = Search(study, pair, ledgers, folder, bar)
+            search = Search(study, pair, ledgers, folder, bar, nodes)
             storage = folder / "ray"
             (_fit_population if study.tuning.scheduler.name == "pbt" else _fit)(search, slots, storage)
             shutil.rmtree(storage, ignore_errors=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ def trainable() -> type:
 
             use_path(path)
             limit_threads()
-            self.configuration = Configuration(Order.from_json(config["order"]), self.trial_name)
+            order = Order.from_json(config["order"])
+            if not order.root.is_dir():  # the driver has made it: here it would be another folder, whose trials were lost
+                raise FileNotFoundError(f"{order.root} isn't there on {socket.gethostname()}")
+            self.configuration = Configuration(order, self.trial_name)
 
         def step(self) -> dict[str, Any]:
             return self.configuration.advance()
@@ -96,6 +100,8 @@ def recorder(search: Search) -> Any:
         if entry.state is None:
             search.end(entry, state, json.loads(trial.config["order"])["values"], error)
 
+    died: list[Any] = []  # trials whose process is gone, and which say nothing of it
+
     class Recorder(Callback):
         def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
             check_stopped()
@@ -108,8 +114,17 @@ def recorder(search: Search) -> Any:
             end(trial, "finished" if whole else "stopped")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            order = Order.from_json(trial.config["order"])
-            end(trial, "failed", order.problem(str(trial)) or f"its process died {1 + MAX_RETRIES} times")
+            problem = Order.from_json(trial.config["order"]).problem(str(trial))
+            if problem is None:
+                died.append(trial)
+            else:
+                end(trial, "failed", problem)
+
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            if died:
+                search.check_nodes()  # not in `on_trial_error`: Tune hides what is raised there in an error of its own
+            while died:
+                end(died.pop(), "failed", f"its process died {1 + MAX_RETRIES} times")
 
     return Recorder()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mpagents.cluster import Nodes
 from mpagents.configuration import InvalidInput
 from mpagents.progress_bar import ProgressBar
 from mpagents.seeding import generator
@@ -29,8 +30,12 @@ def left(study: TuneStudy, pair: Pair, ledger: Ledger) -> int:
 class Search:
     """One pair's search, as its driver sees it: the ledger, and what is told of it."""
 
-    def __init__(self, study: TuneStudy, pair: Pair, ledgers: dict[str, Ledger], folder: Path, bar: ProgressBar) -> None:
-        self.study, self.tuning, self.pair, self.ledgers, self.bar = study, study.tuning, pair, ledgers, bar
+    def __init__(
+        self, study: TuneStudy, pair: Pair, ledgers: dict[str, Ledger], folder: Path, bar: ProgressBar,
+        nodes: Nodes | None = None,
+    ) -> None:  # fmt: skip
+        """`nodes`: those of a cluster."""
+        self.study, self.tuning, self.pair, self.ledgers, self.bar, self.nodes = study, study.tuning, pair, ledgers, bar, nodes
         self.ledger, self.root = ledgers[pair.name], folder / "search"
         self.every = int(pair.study["evaluation"]["every"])  # environment steps
         self.before = self.ledger.ended()
@@ -76,6 +81,12 @@ class Search:
         if error:
             self.bar.say(f"failed: {self.pair.name} {entry.id}: {error}")
         self.tell()
+
+    def check_nodes(self) -> None:
+        """Raise ValueError where a node doesn't share the folder: one that has joined meanwhile, say."""
+        if self.nodes is not None:
+            self.nodes.look_now()
+            self.nodes.check(self.root.parent)
 
     def tell(self) -> None:
         """Progress: configurations that were stopped count as whole."""

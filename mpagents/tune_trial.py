@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from mpagents.encoder_specification import job_of
-from mpagents.results.attempt import Superseded
+from mpagents.results.attempt import Attempt, Superseded
 from mpagents.results.checkpoint import load_checkpoint, save_checkpoint, steps
-from mpagents.results.files import read_json, read_status, write_json
+from mpagents.results.files import check_inside, read_json, read_status, write_json
 from mpagents.specification import TrialSpec
 from mpagents.trial import trial_steps
 from mpagents.tune_order import GENERATION, Order, generation_folder, newest_generation
@@ -38,10 +38,13 @@ class SeedRun:
 
     def __init__(self, spec: TrialSpec, root: Path, metric: str, marks: int) -> None:
         self.spec, self.root, self.folder, self.metric, self.marks = spec, root, root / spec.path, metric, marks
+        check_inside(root, spec.path)
         status = read_status(root, spec.path)
         ended = status.get("hash") == spec.hash and status.get("status") in ("finished", "failed")
         self.status: dict[str, Any] | None = status if ended else None
         self.trial: Any = None
+        # Taken as the configuration begins: a process that is cut off between two seeds must not begin the second one later.
+        self.own = None if ended else Attempt.begin(self.folder)
         self.step: int | None = None  # of the trial's last yield
 
     def value_at(self, mark: int) -> float:
@@ -63,13 +66,22 @@ class SeedRun:
     def close(self) -> None:
         """Stop it here, where it hasn't ended; its checkpoints stay."""
         if self.trial is not None:
+            if self.status is None:
+                self.record("stopped")
             self.trial.close()
             self.trial = None
-            if self.status is None:
-                write_json(self.folder / "status.json", {"status": "stopped", "hash": self.spec.hash})
+        if self.own is not None:
+            self.own.end()
+
+    def record(self, status: str, **more: Any) -> None:
+        """Say so of the trial, unless another process has it now."""
+        if self.own is not None:
+            with contextlib.suppress(FileNotFoundError):  # the attempt's folder, once it is superseded
+                write_json(self.folder / "status.json", {"status": status, "hash": self.spec.hash, **more}, self.own.folder)
 
     def _next(self) -> None:
-        self.trial = self.trial or trial_steps(self.spec, self.root)
+        if self.trial is None and self.own is not None:
+            self.trial = trial_steps(self.spec, self.root, self.own.folder.name)
         try:
             self.step, _ = next(self.trial)
         except StopIteration as end:
@@ -183,7 +195,7 @@ class Configuration:
         error = {"type": "TimeoutError", "message": message, "traceback": ""}
         for run in self.runs:
             if run.status is None:
-                write_json(run.folder / "status.json", {"status": "failed", "hash": run.spec.hash, "error": error})
+                run.record("failed", error=error)
 
 
 @contextlib.contextmanager

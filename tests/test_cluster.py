@@ -383,3 +383,50 @@ def busy(cluster):
         for worker in workers_of(raylet):
             return node, raylet, worker
     return None
+
+
+def searching(cluster):
+    """(node, its raylet's process, its worker's) of one that trains a configuration of a search, not the head."""
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in cluster.worker_nodes}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            raylet = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if raylet in raylets and b"ResourceTrainable" in (entry / "cmdline").read_bytes():
+                return raylets[raylet], raylet, int(entry.name)
+    return None
+
+
+@pytest.mark.slow
+def test_search_goes_on_without_a_node_that_is_cut_off_and_nothing_is_written_twice(cluster, tmp_path, spied):
+    """Of modules that were sent. The node stands still as it trains, and wakes when all is over."""
+    search = {"space": {"agents.q_learning.alpha": {"uniform": [0.1, 0.9]}}, "num_samples": 2, "seeds": 2, "finalists": 1}
+    study = json.loads((tmp_path / "study.yaml").read_text())
+    write_study(tmp_path, study | {"seeds": 1, "steps": 90, "evaluation": {"every": 30, "episodes": 3}, "tune": search})
+    folder = tmp_path / "runs/spread"
+    process = start(tmp_path, "tune", "study.yaml", "--address", cluster.address, "--json")
+    stopped, node = [], None
+    try:
+        node, *stopped = wait_until(lambda: checkpoints(folder / "search") and searching(cluster), 120, "a search on a node")
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        output, errors = process.communicate(timeout=150)  # the finals ask every node whether it shares the folder: 180 s
+        assert process.returncode == 0, output + errors
+        assert json.loads(output)["tried"] == {"Spy~q_learning": {"finished": 2, "stopped": 0, "failed": 0}}
+        lines = map(json.loads, (folder / "ledger/Spy~q_learning.jsonl").read_text().splitlines())
+        told = sorted((line["id"], line["mark"], line["value"]) for line in lines if line["event"] == "reported")
+        assert told == [(f"c{i:04}", mark, 1.0) for i in range(2) for mark in (1, 2, 3)]  # 1: from the copy
+        assert len(spied()) > 1
+        before = files(folder)
+        os.kill(stopped[1], signal.SIGCONT)
+        time.sleep(5)
+        late = files(folder)
+        assert late.keys() == before.keys()
+        assert all("events.out" in path for path in late if late[path] != before[path])
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        process.kill()
+        if node is not None:
+            cluster.remove_node(node, allow_graceful=False)
+    assert not processes_in(tmp_path)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mpagents.configuration import InvalidInput
+from mpagents.results.attempt import Superseded
 from mpagents.results.checkpoint import load_checkpoint
 from mpagents.seeding import generator
 from mpagents.study_file import apply_overrides, parse_study
@@ -310,10 +311,17 @@ def test_configuration_that_was_stopped_goes_on_elsewhere_as_if_it_never_was(tmp
     first.close()  # what a scheduler does
     status = tmp_path / "cut/FrozenLake-v1/q.c0001/seed=10000/status.json"
     assert json.loads(status.read_text())["status"] == "stopped"
-    again = Configuration(Order.from_json(order.to_json()), "c0001")
+    older, again = (Configuration(Order.from_json(order.to_json()), "c0001") for _ in range(2))
+    older.advance()
     assert [again.advance()["value"] for _ in range(2)] == told
     assert json.loads(status.read_text())["status"] == "stopped"  # told from the metrics, without training
     rest = [again.advance()["value"] for _ in range(2)]
+    before = {path: path.read_bytes() for path in (tmp_path / "cut").rglob("*") if path.is_file()}
+    with pytest.raises(Superseded):  # a process that was cut off between its two seeds, and wakes
+        older.runs[1]._next()
+    older._hung("no answer")
+    older.close()
+    assert {path: path.read_bytes() for path in (tmp_path / "cut").rglob("*") if path.is_file()} == before
     whole = Configuration(order_of(study(), tmp_path / "whole", "c0001", VALUES), "c0001")
     assert [whole.advance()["value"] for _ in range(4)] == told + rest
     finished = Configuration(order, "c0001").advance()
