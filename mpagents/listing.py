@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import json
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ MEANINGS = {  # of the types in configurations
     r"Positive": "number > 0",
     r"NonNegative": "number ≥ 0",
     r"Schedule": "{start, end, fraction, kind}",
+    r"Compile": "auto | true | false",
     r"float": "number",
     r"str": "text",
     r"None": "null",
@@ -25,13 +27,21 @@ MEANINGS = {  # of the types in configurations
 
 
 def agents() -> list[dict[str, Any]]:
-    """Name, first line of the documentation and settings with their defaults of every registered agent."""
+    """Name, first line of the documentation and settings of every registered agent: `double: bool = true  # what it means`."""
     rows = []
     for name in AGENTS:
         cls: Any = agent_class(name)
-        settings = [f"{f.name}: {_type(f)} = {_default(f)}" for f in dataclasses.fields(cls.Config)]
+        said = _comments(cls.Config)
+        settings = [f"{f.name}: {_type(f)} = {_default(f)}{said.get(f.name, '')}" for f in dataclasses.fields(cls.Config)]
         rows.append({"name": name, "about": (cls.__doc__ or "").strip().splitlines()[0], "settings": settings})
     return rows
+
+
+def _comments(config: type) -> dict[str, str]:
+    """What stands beside each field in its file, `  # …`."""
+    lines = [line for cls in reversed(config.__mro__[:-1]) for line in inspect.getsourcelines(cls)[0]]
+    found = (re.match(r"\s+(\w+): .*?(  # .+)", line) for line in lines)
+    return {match[1]: match[2] for match in found if match}
 
 
 def models() -> list[dict[str, Any]]:

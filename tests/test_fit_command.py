@@ -211,6 +211,14 @@ def test_list_models_imports_none_and_has_their_settings():
     assert listing._model("generative.nowhere", "X") == {"about": "not here: generative.nowhere has no file"}
 
 
+def test_list_agents_says_what_the_settings_mean():
+    plain = ("activation: ", "compile: ", "device: ")
+    for row in listing.agents():
+        if row["name"] in ("dqn", "reinforce", "actor_critic", "imagination"):
+            told = [setting for setting in row["settings"] if not setting.startswith(plain)]
+            assert [setting for setting in told if "  # " not in setting] == []
+
+
 def test_record_then_fit_then_load_from_the_command_line(cli, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
     done = cli("record", "CartPole-v1", "--steps", 200, "--size", "12x16", "--grey", "--json", env=environment)

@@ -57,21 +57,21 @@ class ActorCritic:
 
     @dataclass(frozen=True)
     class Config:
-        num_envs: PositiveInt = 8
+        num_envs: PositiveInt = 8  # copies of the environment, stepped side by side
         rollout_steps: PositiveInt = 32  # of each environment between updates
-        gae_lambda: UnitInterval = 0.95
+        gae_lambda: UnitInterval = 0.95  # λ of advantages: 0 is one-step TD, 1 Monte Carlo
         epochs: PositiveInt = 10  # passes over a rollout
         minibatches: PositiveInt = 1  # of each epoch
         clip_ratio: Positive | None = 0.2  # PPO's; null: the plain policy gradient
-        learning_rate: NonNegative | Schedule = DECAYING
+        learning_rate: NonNegative | Schedule = DECAYING  # over environment steps
         optimiser: Literal["adam", "rmsprop"] = "adam"  # with ε 1e-5; α of RMSprop is 0.99
         value_coefficient: NonNegative = 1.0  # of half the squared error
-        entropy_coefficient: NonNegative = 0.0
-        max_grad_norm: Positive = 0.5
+        entropy_coefficient: NonNegative = 0.0  # of the policy's entropy, which is rewarded
+        max_grad_norm: Positive = 0.5  # of the gradient, which is scaled down to it
         normalise_advantage: bool = True  # over a minibatch
         normalise_observations: bool = False  # by running moments
         normalise_rewards: bool = True  # by the standard deviation of the discounted return
-        hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+        hidden_sizes: tuple[PositiveInt, ...] = (64, 64)  # units, of the policy and of the value each
         activation: Literal["tanh", "relu", "silu", "gelu", "elu"] = "tanh"
         recurrent: Literal[False] | PositiveInt = False  # units of the LSTM
         initial_log_std: float = 0.0  # of a Gaussian policy, where ±1 are the action's bounds

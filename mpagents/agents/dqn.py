@@ -55,11 +55,11 @@ class DQN:
 
     @dataclass(frozen=True)
     class Config:
-        learning_rate: NonNegative | Schedule = DECAYING
-        hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+        learning_rate: NonNegative | Schedule = DECAYING  # of Adam, over environment steps
+        hidden_sizes: tuple[PositiveInt, ...] = (64, 64)  # units of hidden layers, after the CNN where there are frames
         activation: Literal["tanh", "relu", "silu", "gelu", "elu"] = "relu"
-        num_envs: PositiveInt = 1
-        batch_size: PositiveInt = 64
+        num_envs: PositiveInt = 1  # copies of the environment, stepped side by side
+        batch_size: PositiveInt = 64  # transitions
         replay_size: PositiveInt = 50_000  # observations
         frame_stack: bool = True  # store one frame of stacked ones [C, H, W]; false: whole observations
         learning_starts: NonNegativeInt = 1_000  # environment steps
@@ -67,15 +67,15 @@ class DQN:
         updates: PositiveInt = 1  # each time
         target_every: PositiveInt = 500  # environment steps
         tau: UnitInterval | None = None  # share of θ that θ̄ takes in at each update, instead of target_every
-        double: bool = True
-        dueling: bool = False
-        n_step: PositiveInt = 5
-        prioritised: bool = False
+        double: bool = True  # θ chooses the next action and θ̄ values it; false: θ̄ does both
+        dueling: bool = False  # Q = V + A − mean A
+        n_step: PositiveInt = 5  # rewards in a target before it bootstraps
+        prioritised: bool = False  # draw transitions by their error; false: uniformly
         alpha: UnitInterval = 0.6  # of priorities: 0 is uniform
         beta: UnitInterval | Schedule = ANNEALED  # of importance weights: 1 takes all bias away
         epsilon: UnitInterval | Schedule = EXPLORING  # exploration: share of random actions
         huber: bool = True  # false: half the squared error
-        max_grad_norm: Positive = 10.0
+        max_grad_norm: Positive = 10.0  # of the gradient, which is scaled down to it
         compile: Compile = "auto"
         device: Literal["auto", "cpu", "cuda"] = "cpu"
         log_every: PositiveInt = 1_000  # environment steps

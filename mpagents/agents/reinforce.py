@@ -50,18 +50,18 @@ class Reinforce:
 
     @dataclass(frozen=True)
     class Config:
-        num_envs: PositiveInt = 1
+        num_envs: PositiveInt = 1  # copies of the environment, stepped side by side
         episodes: PositiveInt = 8  # that end between updates
         max_steps: PositiveInt = 10_000  # of each environment between updates, whether episodes end or not
-        baseline: Literal["none", "mean", "value"] = "value"
+        baseline: Literal["none", "mean", "value"] = "value"  # subtracted from returns
         mean_decay: UnitInterval = 0.9  # of the running mean of G, an update
-        learning_rate: NonNegative | Schedule = DECAYING
-        value_learning_rate: NonNegative = 3e-3
+        learning_rate: NonNegative | Schedule = DECAYING  # of the policy, over environment steps
+        value_learning_rate: NonNegative = 3e-3  # of V
         value_updates: PositiveInt = 10  # gradient steps of V an update of the policy
-        entropy_coefficient: NonNegative = 0.0
-        max_grad_norm: Positive = 0.5
-        normalise_advantage: bool = True
-        hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
+        entropy_coefficient: NonNegative = 0.0  # of the policy's entropy, which is rewarded
+        max_grad_norm: Positive = 0.5  # of the gradient, which is scaled down to it
+        normalise_advantage: bool = True  # over the steps of an update
+        hidden_sizes: tuple[PositiveInt, ...] = (64, 64)  # units, of the policy and of the value each
         activation: Literal["tanh", "relu", "silu", "gelu", "elu"] = "tanh"
         initial_log_std: float = 0.0  # of a Gaussian policy, where ±1 are the action's bounds
         device: Literal["auto", "cpu", "cuda"] = "cpu"
