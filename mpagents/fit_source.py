@@ -130,11 +130,11 @@ def words(source: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def labels(source: Any, batch: Mapping[str, torch.Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Classes of the labels, dimensions of targets and conditions."""
-    told: dict[str, Any] = {}
+    """Classes of the labels, dimensions of targets, actions and conditions."""
+    told: dict[str, Any] = {"action_size": batch["action"].shape[-1]} if "action" in batch else {}
     if "label" in batch and not batch["label"].is_floating_point():
         known = getattr(source, "manifest", {}).get("classes") or range(int(batch["label"].max()) + 1)
-        told = {"num_classes": len(known), "out_features": len(known)}
+        told |= {"num_classes": len(known), "out_features": len(known)}
     target = batch.get("target")
     if target is not None and target.is_floating_point():
         told["out_features"] = target[0].numel()

@@ -178,6 +178,7 @@ def test_the_data_tell_a_models_shapes_levels_and_classes(tmp_path):
     told = told_by_data(fields("in_features", "num_steps", "condition_size"), {"condition": "action"}, system)
     assert told["num_steps"] == 6 and told["condition_size"] == 1
     live = open_source("env:CartPole-v1", {"length": 3, "num_envs": 2})
+    assert told_by_data(fields("in_features", "action_size"), {}, live) == {"in_features": 4, "action_size": 2}
     assert told_by_data(fields("size", "num_steps", "vectors"), {}, live) == {"size": 4, "num_steps": 3, "vectors": False}
     assert told_by_data(fields("shape", "num_steps"), {}, live) == {"shape": (4,)}  # a diffusion's steps are its own
     assert shapes(torch.zeros(2, 5, 8, 8, 3), None)["shape"] == (8, 8, 3)
