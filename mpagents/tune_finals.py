@@ -74,15 +74,22 @@ def ranked(ledger: Ledger, direction: str) -> list[Entry]:
 
 
 def finalists(study: TuneStudy, ledgers: dict[str, Ledger]) -> list[Finalist]:
-    """Of each searched pair the best configurations, none twice."""
+    """Of each searched pair the best configurations, none twice; the default's own values last: it is judged anyway."""
     found = []
     for pair in study.pairs:
         distinct: list[Entry] = []
         for entry in ranked(ledgers[pair.name], study.tuning.direction):
             if all(entry.values != other.values for other in distinct):
                 distinct.append(entry)
+        default = _trial(pair, {})
+        distinct.sort(key=lambda entry: _trial(pair, entry.values) == default)
         found += [Finalist(pair, entry) for entry in distinct[: study.tuning.finalists]]
     return found
+
+
+def _trial(pair: Pair, values: dict[str, Any]) -> str:
+    """Which trial these values make, whatever isn't said being as by default."""
+    return pair.trials(values, [0], label="same")[0].hash
 
 
 def conclude(study: TuneStudy, chosen: list[Finalist], results: Results, folder: Path) -> list[dict[str, Any]]:

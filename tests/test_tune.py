@@ -272,11 +272,14 @@ def test_search_of_another_configuration_is_refused_with_the_difference(tmp_path
 
 
 def test_finalists_are_the_best_finished_ones_then_the_longest(tmp_path):
-    found = study(GOOD, "tune.finalists=5")
+    found = study(GOOD, "tune.finalists=5", "agents.0.alpha=0.7")
     with filled(tmp_path / "a.jsonl") as ledger:
         chosen = finalists(found, {found.pairs[0].name: ledger})
         assert [finalist.label for finalist in chosen] == ["q.c0002", "q.c0000", "q.c0001"]
-        least = study(GOOD, "tune.finalists=1", "tune.metric=regret")
+        same = study(GOOD, "tune.finalists=5", "agents.0.alpha=0.1")  # c0000's, and its epsilon is the default
+        chosen = finalists(same, {same.pairs[0].name: ledger})
+        assert [finalist.label for finalist in chosen] == ["q.c0002", "q.c0001", "q.c0000"]
+        least = study(GOOD, "tune.finalists=1", "tune.metric=regret", "agents.0.alpha=0.7")
         assert [finalist.label for finalist in finalists(least, {least.pairs[0].name: ledger})] == ["q.c0000"]
 
 
