@@ -367,13 +367,18 @@ def test_trial_of_a_node_that_is_cut_off_continues_elsewhere_and_nothing_is_writ
         assert all("events.out" in path for path in changed)
         assert differing(results(tmp_path / "runs/slow"), calm) == 0
     finally:
-        for pid in stopped:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-        process.kill()
-        if node is not None:
-            cluster.remove_node(node, allow_graceful=False)
+        let_go(cluster, process, node, stopped)
     assert not processes_in(tmp_path)
+
+
+def let_go(cluster, process, node, stopped):
+    """End a command, wake what was stopped, and take its node away."""
+    for pid in stopped:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    process.kill()
+    if node is not None:
+        cluster.remove_node(node, allow_graceful=False)
 
 
 def busy(cluster):
@@ -423,10 +428,5 @@ def test_search_goes_on_without_a_node_that_is_cut_off_and_nothing_is_written_tw
         assert late.keys() == before.keys()
         assert all("events.out" in path for path in late if late[path] != before[path])
     finally:
-        for pid in stopped:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-        process.kill()
-        if node is not None:
-            cluster.remove_node(node, allow_graceful=False)
+        let_go(cluster, process, node, stopped)
     assert not processes_in(tmp_path)
