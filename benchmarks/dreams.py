@@ -2,8 +2,9 @@
 
 For each seed: frames of random play are recorded, a world model is trained on them, an agent trains in its dreams, and the
 policy is judged in the real world. In Catch actor-critic sees the state of `world_model`, which is filtered from real frames
-awake. In the gridworld DQN sees frames, dreamt by `diffusion_world_model` or real, through the code of a linear VAE. Beside
-it stands the same with an untrained world model (`--control N`: for so many of the seeds). Seconds are the processor's for this
+awake. In the gridworld DQN sees frames, dreamt by `diffusion_world_model` or real, through the code of a linear VAE; its first
+policy only plays, the world model learns from that too, and a second policy from its dreams is judged. Beside it stands the
+same with an untrained world model and one round (`--control N`: for so many of the seeds). Seconds are the processor's for this
 process, for the trainings only.
 """
 
@@ -13,15 +14,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `generative` is the package, not the file beside this
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -29,177 +29,104 @@ from torch import Tensor
 
 import generative
 import mpagents
-from envs.pixels.catch import Catch
-from envs.pixels.grid import PixelGrid
+from benchmarks.dream_tasks import AGENT, FIT, TASKS, Again, Task, at_random, exploring, recorded, steps_in, windows_of
 from generative.data import Rows
 from generative.pictures import grid
-from generative.windows import Reading, Windows, windows
+from generative.windows import Windows
 from mpagents.dream import Dream, encoded_action
 from mpagents.torch_env import TorchEnv, TorchVectorEnv
 
 NUM_JUDGED = 500  # real episodes
-NUM_VISITED = 300  # recorded episodes whose states dreams start in
-HOLD = 0.5  # probability that random play repeats its action, so that it gets further
-
-
-@dataclass(frozen=True)
-class Task:
-    """A world, how much of it is seen, and what is trained on that."""
-
-    env: Callable[[], TorchEnv]
-    num_steps: int  # longest episode
-    episodes: int  # recorded
-    length: int  # of the sequences that the world model is trained on
-    kind: str  # of world model
-    model: dict[str, Any]  # its configuration, beyond shape and actions
-    fit: dict[str, Any]
-    agent: str
-    settings: dict[str, Any]  # of the agent, beyond AGENT
-    dream_steps: int  # for the policy
-    horizon: int  # of a dream
-    temperature: float = 1.0  # of dreams
-    visited: bool = False  # dreams start in any state of some recorded episodes; else in those that begin one
-    codes: dict[str, Any] | None = None  # of a VAE through whose code the agent sees frames; None: it sees the model's state
-    succeeded: Callable[[Tensor], Tensor] = lambda returns: returns > 0
-
-
-TASKS = {
-    "catch": Task(
-        Catch,
-        num_steps=16,
-        episodes=3_000,
-        length=9,
-        kind="world_model",
-        model={"hidden": (256,), "unseen": 0.5, "reward_scale": 0.03},
-        fit={"steps": 3_500, "batch_size": 24, "learning_rate": 2e-3},
-        agent="actor_critic",
-        settings={"rollout_steps": 16, "epochs": 6},
-        dream_steps=150_000,
-        horizon=16,
-        temperature=0.0,
-    ),
-    "grid": Task(
-        lambda: PixelGrid(size=20, cells=5, channels=1, max_episode_steps=None),
-        num_steps=60,
-        episodes=10_000,
-        length=3,
-        kind="diffusion_world_model",
-        model={"past": 1, "channels": (16, 32), "seen": (16, 32), "denoising": 2},
-        fit={"steps": 8_000, "batch_size": 24, "learning_rate": 2e-3},
-        agent="dqn",
-        settings={
-            "train_every": 4,
-            "n_step": 3,
-            "replay_size": 100_000,
-            "learning_starts": 2_000,
-            "hidden_sizes": (128, 128),
-            "learning_rate": {"start": 1e-3, "end": 0.0},
-            "epsilon": {"start": 1.0, "end": 0.05, "fraction": 0.5},
-        },
-        dream_steps=200_000,
-        horizon=30,
-        visited=True,
-        codes={"latent": 64, "hidden": (), "scale": 0.1},
-    ),
-}
-FIT = {"learning_rate": 1e-3, "warm_up": 20, "max_grad_norm": 1e5, "device": "cpu", "log_every": 100, "validation_size": 200}
-AGENT = {"num_envs": 64, "compile": False, "log_every": 20_000}
+NUM_VISITED = 5_000  # recorded episodes whose states dreams start in
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--control", type=int, help="seeds with an untrained model beside; all by default")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of the first seed's dream beside real frames")
     parser.add_argument("--progress", action="store_true", help="print the trainings' losses")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table = Table("seed", "real steps", "dream's return", "real return", "success", "untrained", "s model", "s policy")
-    for seed in range(arguments.seeds):
-        task = TASKS[arguments.task]
-        env, rows = task.env(), recorded(task, seed)
-        begun = time.process_time()
-        model = trained(task, env, windows_of(task, rows), seed, arguments.progress)
-        encoder = encoder_of(task, env, rows, seed)
-        modelled = time.process_time()
-        agent, dreamt = dreamer(task, env, model, encoder, rows, seed, arguments.progress)
-        done = time.process_time()
-        found = [judged(task, env, model, encoder, agent, seed)]
-        if arguments.control is None or seed < arguments.control:
-            found.append(untrained(task, env, encoder, rows, seed))
-        returns, success = found[0], [f"{task.succeeded(part).float().mean():.1%}" for part in found]
-        success += ["–"] * (2 - len(success))
-        real_steps = int(rows["mask"].sum() - rows["first"].sum())
-        seconds = f"{modelled - begun:.0f}", f"{done - modelled:.0f}"
-        table.add_row(str(seed), f"{real_steps:,}", f"{dreamt:.2f}", f"{returns.mean():.2f}", *success, *seconds)
-        if arguments.pictures and not seed:
+    for number in range(arguments.seeds):
+        run = Run(TASKS[arguments.task], arguments.first + number, arguments.progress)
+        with run.clocked("model"):
+            model = trained(run, fresh(run), windows_of(run.task, [run.rows]), run.task.fit)
+            encoder = encoder_of(run)
+        played = [run.rows]
+        if run.task.again:
+            played.append(learn_again(run, run.task.again, model, encoder))
+        with run.clocked("policy"):
+            agent, dreamt = dreamer(run, model, encoder, run.task.dream_steps)
+        found = [judged(run, model, encoder, agent)]
+        if arguments.control is None or number < arguments.control:
+            found.append(untrained(run, encoder))
+        success = [f"{run.task.succeeded(part).float().mean():.1%}" for part in found] + ["–"] * (2 - len(found))
+        told = f"{sum(map(steps_in, played)):,}", f"{dreamt:.2f}", f"{found[0].mean():.2f}"
+        table.add_row(str(run.seed), *told, *success, *(f"{run.seconds[part]:.0f}" for part in ("model", "policy")))
+        if arguments.pictures and not number:
             arguments.pictures.mkdir(parents=True, exist_ok=True)
-            save_picture(dream_beside(model, rows), arguments.pictures / f"dream-{arguments.task}.png")
+            save_picture(dream_beside(model, run.rows), arguments.pictures / f"dream-{arguments.task}.png")
     Console().print(table)
 
 
-def recorded(task: Task, seed: int) -> dict[str, Tensor]:
-    """Whole episodes of random play [N, T + 1, …] as world models take them: a row is what an action led to."""
-    env, n = task.env(), task.episodes
-    generator = torch.Generator().manual_seed(seed)
-    num = env.action.num or 0
-    state = env.reset(torch.rand(n, *env.noise_shape, generator=generator))
-    action = torch.randint(num, (n,), generator=generator)
-    running, no = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
-    rows = [
-        {
-            "x": env.observe(state),
-            "action": action,
-            "reward": torch.zeros(n),
-            "terminated": no,
-            "first": running,
-            "mask": running,
-        }
-    ]
-    for _ in range(task.num_steps):
-        held = torch.rand(n, generator=generator) < HOLD
-        action = torch.where(held, action, torch.randint(num, (n,), generator=generator))
-        state, reward, ended = env.step(state, action, torch.rand(n, *env.noise_shape, generator=generator))
-        seen = {"x": env.observe(state), "action": action, "reward": reward, "terminated": ended}
-        rows.append({**seen, "first": no, "mask": running})
-        running = running & ~ended
-    found = {key: torch.stack([row[key] for row in rows], 1) for key in rows[0]}
-    return {**found, "action": encoded_action(found["action"], num)}
+class Run:
+    """A task with a seed, the random play that is learned from, and the seconds that trainings took."""
+
+    def __init__(self, task: Task, seed: int, progress: bool) -> None:
+        self.task, self.seed, self.progress = task, seed, progress
+        self.env: TorchEnv = task.env()
+        self.rows = recorded(task, seed, task.episodes, at_random(self.env.action.num))
+        self.seconds = {"model": 0.0, "policy": 0.0}
+
+    @contextmanager
+    def clocked(self, name: str) -> Iterator[None]:
+        """Adds this process's time to `seconds[name]`."""
+        begun = time.process_time()
+        yield
+        self.seconds[name] += time.process_time() - begun
 
 
-def windows_of(task: Task, rows: dict[str, Tensor]) -> Windows:
-    """Sequences of the recorded episodes, which run on into the next: so last steps are seen as often as others."""
-    columns = {key: value[rows["mask"]].numpy() for key, value in rows.items() if key != "mask"}
-    return windows(columns, np.array([[0, len(columns["x"])]]), Reading(length=task.length, crossing=True, actions="led"))
-
-
-def trained(task: Task, env: TorchEnv, source: Windows, seed: int, progress: bool) -> Any:
-    torch.manual_seed(seed)
-    model = fresh(task, env)
-    for step, metrics in generative.fit(model, source, **{**FIT, **task.fit}, seed=seed):
-        if progress:
+def trained(run: Run, model: Any, source: Windows, fit: dict[str, Any]) -> Any:
+    for step, metrics in generative.fit(model.requires_grad_(True), source, **FIT, **fit, seed=run.seed):
+        if run.progress:
             told = {key: round(float(metrics[key]), 2) for key in metrics if key.split("/")[-1] in PRINTED}
             print(f"model {step} {told}", flush=True)
-    return model.requires_grad_(False)
+    return model.eval().requires_grad_(False)
+
+
+def learn_again(run: Run, again: Again, model: Any, encoder: Any) -> dict[str, Tensor]:
+    """A policy from the model's dreams plays; the model learns on from that. Returns what was played."""
+    with run.clocked("policy"):
+        agent, _ = dreamer(run, model, encoder, again.dream_steps)
+    play = exploring(agent, encoder, run.env.action.num, again.exploring)
+    played = recorded(run.task, 1_000 + run.seed, again.episodes, play)
+    kept = {key: value[: again.kept] for key, value in run.rows.items()}
+    with run.clocked("model"):
+        trained(run, model, windows_of(run.task, [kept, played]), again.fit)
+    return played
 
 
 PRINTED = ("loss", "kl", "squared_error", "reward", "end")
 
 
-def fresh(task: Task, env: TorchEnv) -> Any:
-    shape, num = env.observation.frame, env.action.num
-    return generative.build(task.kind, shape=shape, action_size=num, **task.model).requires_grad_(True)
+def fresh(run: Run) -> Any:
+    torch.manual_seed(run.seed)
+    shape, num = run.env.observation.frame, run.env.action.num
+    return generative.build(run.task.kind, shape=shape, action_size=num, **run.task.model).eval().requires_grad_(False)
 
 
-def encoder_of(task: Task, env: TorchEnv, rows: dict[str, Tensor], seed: int) -> mpagents.Encoder | None:
+def encoder_of(run: Run) -> mpagents.Encoder | None:
     """A VAE's code of frames, standardised over some of them; None where the agent sees the model's state."""
-    if task.codes is None:
+    if run.task.codes is None:
         return None
-    torch.manual_seed(seed)
-    frames = rows["x"][rows["mask"]]
-    vae = generative.build("vae", shape=env.observation.frame, **task.codes)
-    settings = {"steps": 3_000, "batch_size": 64, "learning_rate": 1e-3, "device": "cpu", "log_every": 1_000, "seed": seed}
+    torch.manual_seed(run.seed)
+    frames = run.rows["x"][run.rows["mask"]]
+    vae = generative.build("vae", shape=run.env.observation.frame, **run.task.codes)
+    settings = {"steps": 3_000, "batch_size": 64, "learning_rate": 1e-3, "device": "cpu", "log_every": 1_000, "seed": run.seed}
     for _ in generative.fit(vae, Rows({"x": frames.numpy()}), **settings):
         pass
     encoder = mpagents.Encoder(vae.eval().requires_grad_(False))
@@ -207,42 +134,41 @@ def encoder_of(task: Task, env: TorchEnv, rows: dict[str, Tensor], seed: int) ->
     return encoder
 
 
-def dreamer(
-    task: Task, env: TorchEnv, model: Any, encoder: Any, rows: dict[str, Tensor], seed: int, progress: bool
-) -> tuple[Any, float]:
+def dreamer(run: Run, model: Any, encoder: Any, steps: int) -> tuple[Any, float]:
     """(a policy, its last mean return in the dream), from the states of some recorded episodes."""
-    starts, observes = begun(task, model, rows), "observation" if encoder else "features"
-    dream = Dream(model, starts, env.action, horizon=task.horizon, observes=observes, temperature=task.temperature)  # type: ignore[arg-type]
+    task, starts = run.task, begun(run, model)
+    observes: Any = "observation" if encoder else "features"
+    dream = Dream(model, starts, run.env.action, horizon=task.horizon, observes=observes, temperature=task.temperature)
     venv: Any = TorchVectorEnv(dream, AGENT["num_envs"])
     venv = mpagents.EncodeObservation(venv, encoder) if encoder else venv
-    agent = mpagents.make_agent(task.agent, venv, seed=seed, **AGENT, **task.settings)
+    agent = mpagents.make_agent(task.agent, venv, seed=run.seed, **AGENT, **task.settings)
     dreamt = 0.0
-    for step, metrics in agent.train(venv, task.dream_steps):
+    for step, metrics in agent.train(venv, steps):
         dreamt = float(metrics.get("rollout/ep_rew_mean", 0.0))
-        if progress:
-            success = task.succeeded(judged(task, env, model, encoder, agent, seed)).float().mean()
+        if run.progress:
+            success = task.succeeded(judged(run, model, encoder, agent)).float().mean()
             print(f"policy {step} dream {dreamt:.2f} real {success:.1%}", flush=True)
     return agent, dreamt
 
 
-def begun(task: Task, model: Any, rows: dict[str, Tensor]) -> tuple[Tensor, ...]:
+def begun(run: Run, model: Any) -> tuple[Tensor, ...]:
     """States to start dreams in."""
     with torch.no_grad():
-        if not task.visited:
-            return model.begin(rows["x"][:, 0])
-        states, valid = model.posterior({key: value[:NUM_VISITED] for key, value in rows.items()})
+        if not run.task.visited:
+            return model.begin(run.rows["x"][:, 0])
+        states, valid = model.posterior({key: value[:NUM_VISITED] for key, value in run.rows.items()})
     return tuple(part[valid] for part in states)
 
 
-def judged(task: Task, env: TorchEnv, model: Any, encoder: Any, agent: Any, seed: int) -> Tensor:
+def judged(run: Run, model: Any, encoder: Any, agent: Any) -> Tensor:
     """Returns [NUM_JUDGED] of the greedy policy in the real world, the model's state being filtered from what is seen."""
-    generator = torch.Generator().manual_seed(1_000_000 + seed)
-    n = NUM_JUDGED
+    env, n = run.env, NUM_JUDGED
+    generator = torch.Generator().manual_seed(1_000_000 + run.seed)
     state = env.reset(torch.rand(n, *env.noise_shape, generator=generator))
     returns, running, no = torch.zeros(n), torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     with torch.no_grad():
         believed = model.begin(env.observe(state))
-        for _ in range(task.num_steps):
+        for _ in range(run.task.num_steps):
             seen = encoder(model.observation(believed))[0] if encoder else model.features(believed)
             action = torch.as_tensor(agent.predict(seen.numpy(), deterministic=True)[0])
             state, reward, ended = env.step(state, action, torch.rand(n, *env.noise_shape, generator=generator))
@@ -252,11 +178,10 @@ def judged(task: Task, env: TorchEnv, model: Any, encoder: Any, agent: Any, seed
     return returns
 
 
-def untrained(task: Task, env: TorchEnv, encoder: Any, rows: dict[str, Tensor], seed: int) -> Tensor:
+def untrained(run: Run, encoder: Any) -> Tensor:
     """The same with a world model that has learned nothing."""
-    torch.manual_seed(seed)
-    model = fresh(task, env).requires_grad_(False)
-    return judged(task, env, model, encoder, dreamer(task, env, model, encoder, rows, seed, False)[0], seed)
+    model = fresh(run)
+    return judged(run, model, encoder, dreamer(run, model, encoder, run.task.dream_steps)[0])
 
 
 def dream_beside(model: Any, rows: dict[str, Tensor], episodes: int = 3, columns: int = 12) -> Any:

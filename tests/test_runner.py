@@ -10,8 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import ROOT
 
 STUDY = """
@@ -74,16 +72,16 @@ def wait_until(condition, seconds: float, what: str):
     raise AssertionError(f"waited {seconds} s for {what}")
 
 
-def test_study_is_the_same_at_any_number_of_workers(cli, study_file, tmp_path):
+def test_study_is_the_same_here_and_on_workers(cli, study_file, tmp_path):
     study_file(STUDY)
-    for workers in ("0", "1", "2"):
+    for workers in ("0", "2"):
         done = cli("run", "study.yaml", "--workers", workers, "--out", f"at{workers}", "--json")
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         assert json.loads(done.stdout)["failed"] == 0
-    here, one, two = (results(tmp_path / f"at{workers}/small") for workers in "012")
+    here, two = (results(tmp_path / f"at{workers}/small") for workers in "02")
     assert len(here) == 12
-    assert here == one == two
+    assert here == two
     for name in ("summary.csv", "summary.json", "report.html", "study.json"):
         assert (tmp_path / "at2/small" / name).stat().st_size > 0
 
@@ -125,8 +123,7 @@ def results_of_finished(folder: Path) -> dict:
     return {path: (status, None) for path, status in statuses.items()}
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_study_stops_at_once_and_continues(study_file, tmp_path, stop):
+def test_study_stops_at_ctrl_c_and_continues(study_file, tmp_path):
     study_file(SLOW)
     process = start(tmp_path, "run", "study.yaml", "--workers", "2")
     try:
@@ -137,7 +134,7 @@ def test_study_stops_at_once_and_continues(study_file, tmp_path, stop):
         assert busy.returncode == 2
         assert "is in use by process" in busy.stderr
         asked = time.monotonic()
-        os.kill(process.pid, stop)
+        os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert time.monotonic() - asked < 5
         assert process.returncode == 130
@@ -239,10 +236,12 @@ def test_study_answers_several_signals_as_one(study_file, tmp_path):
     study_file(SLOW)
     process = start(tmp_path, "run", "study.yaml", "--workers", "2")
     wait_until(lambda: list(tmp_path.glob("runs/slow/*/*/*/checkpoint/step=*")), 60, "a checkpoint")
+    asked = time.monotonic()
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
         process.send_signal(number)
         time.sleep(0.2)
     _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 5
     assert process.returncode == 130, errors
     assert "the same command continues" in errors
     wait_until(lambda: not mine(tmp_path), 10, "Ray's processes to be gone")

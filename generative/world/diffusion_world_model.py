@@ -8,8 +8,8 @@ step is to follow the probability-flow ODE by a few steps of DDIM from noise tha
 noise. Alonso et al. 2024, "Diffusion for World Modeling" (DIAMOND), arXiv:2405.12399, which denoises in 3 steps too.
 
 Deviations: the cosine schedule and v instead of EDM's preconditioning (much the same with data of standard deviation 1); heads
-on convolutions of s_t instead of an LSTM; past frames are seen under a little noise in training (`context_noise`), so that a
-dream's own small errors don't grow (Valevski et al. 2024, arXiv:2408.14837).
+on convolutions of s_t instead of an LSTM; the denoiser and the heads see states under more or less noise in training
+(`context_noise`), so that a dream's own small errors don't grow (Valevski et al. 2024, arXiv:2408.14837).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class DiffusionWorldModelConfig:
     embedding: int = 64  # numbers that tell the denoiser time and action
     features: int = 128  # numbers that tell of a state
     activation: Activation = "silu"
-    context_noise: float = 0.05  # standard deviation of the noise on past observations in training, frames being in [−1, 1]
+    context_noise: float = 0.1  # greatest standard deviation of the noise on states in training, frames being in [−1, 1]
     reward_scale: float = 0.1  # standard deviation of a reward, in its units
 
     def __post_init__(self) -> None:
@@ -118,6 +118,8 @@ class DiffusionWorldModel(GenerativeModel):
         steps = self._steps(batch)
         stack, known = self._stacks(steps)
         rows = self._scored(steps, known)
+        if self.training:
+            stack = self._blurred(stack, generator)
         before, reached = stack.roll(1, 1).flatten(0, 1)[rows], stack.flatten(0, 1)[rows]  # [N, K·D] or [N, K·C, H, W]
         x, action = steps.x.flatten(0, 1)[rows], steps.action.flatten(0, 1)[rows]
         reward, terminated = (part.flatten()[rows] for part in outcomes(batch, action.dtype))
@@ -174,13 +176,17 @@ class DiffusionWorldModel(GenerativeModel):
 
     def _squared_error(self, x0: Tensor, past: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
         """‖v − v̂‖² [B]."""
-        noise, blur = (drawn_normal(tuple(part.shape), generator, part) for part in (x0, past))
+        noise = drawn_normal(tuple(x0.shape), generator, x0)
         t = spread_times(len(x0), self.config.num_steps, generator).to(x0.device)
         kept = self.noising.alpha_bar
         velocity = at(kept.sqrt(), t, x0) * noise - at((1 - kept).sqrt(), t, x0) * x0
-        past = past + self.config.context_noise * blur if self.training else past
         made = self.denoiser(diffused(x0, t, noise, self.noising), t, past, action)
         return ((velocity - made) ** 2).flatten(1).sum(1)
+
+    def _blurred(self, stack: Tensor, generator: torch.Generator) -> Tensor:
+        """Under noise of a standard deviation that is uniform in [0, context_noise] for each sequence: [B, T, …] as given."""
+        std = torch.rand(len(stack), generator=generator).to(stack) * self.config.context_noise
+        return stack + std.view(-1, *(1,) * (stack.ndim - 1)) * drawn_normal(tuple(stack.shape), generator, stack)
 
     def _steps(self, batch: Batch) -> Steps:
         steps = steps_of(batch, self.form, self.config.action_size, self._like().dtype)

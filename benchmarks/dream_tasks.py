@@ -1,0 +1,155 @@
+"""What `benchmarks/dreams.py` trains and judges: worlds of frames, world models, agents; and how real play is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.pixels.catch import Catch
+from envs.pixels.grid import PixelGrid
+from generative.windows import Reading, Windows, windows
+from mpagents.dream import encoded_action
+from mpagents.torch_env import TorchEnv
+
+FIT = {"warm_up": 20, "device": "cpu", "log_every": 100, "validation_size": 200}
+AGENT = {"num_envs": 64, "compile": False, "log_every": 20_000}
+HOLD = 0.5  # probability that random play repeats its action, so that it gets further
+Play: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # (frames, last actions [n], randomness) → actions [n]
+
+
+@dataclass(frozen=True)
+class Again:
+    """A second round: a policy plays in the real world, the world model learns from that too, a new policy from its dreams."""
+
+    dream_steps: int  # for the policy that plays
+    episodes: int  # that it plays
+    exploring: float  # probability of a random action in them
+    kept: int  # episodes of the first recording that are learned from beside them
+    fit: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A world, how much of it is seen, and what is trained on that."""
+
+    env: Callable[[], TorchEnv]
+    num_steps: int  # longest episode
+    episodes: int  # recorded
+    length: int  # of the sequences that the world model is trained on
+    kind: str  # of world model
+    model: dict[str, Any]  # its configuration, beyond shape and actions
+    fit: dict[str, Any]
+    agent: str
+    settings: dict[str, Any]  # of the agent, beyond AGENT
+    dream_steps: int  # for the policy
+    horizon: int  # of a dream
+    temperature: float = 1.0  # of dreams
+    visited: bool = False  # dreams start in any state of some recorded episodes; else in those that begin one
+    codes: dict[str, Any] | None = None  # of a VAE through whose code the agent sees frames; None: it sees the model's state
+    again: Again | None = None
+    succeeded: Callable[[Tensor], Tensor] = lambda returns: returns > 0
+
+
+TASKS = {
+    "catch": Task(
+        Catch,
+        num_steps=16,
+        episodes=3_000,
+        length=9,
+        kind="world_model",
+        model={"hidden": (256,), "unseen": 0.5, "reward_scale": 0.03},
+        fit={"steps": 3_500, "batch_size": 24, "learning_rate": 2e-3, "max_grad_norm": 1e5},
+        agent="actor_critic",
+        settings={"rollout_steps": 16, "epochs": 6},
+        dream_steps=150_000,
+        horizon=16,
+        temperature=0.0,
+    ),
+    "grid": Task(
+        lambda: PixelGrid(size=20, cells=5, channels=1, max_episode_steps=None),
+        num_steps=60,
+        episodes=10_000,
+        length=3,
+        kind="diffusion_world_model",
+        model={"past": 1, "channels": (16, 32), "seen": (16, 32), "denoising": 2},
+        fit={"steps": 8_000, "batch_size": 24, "learning_rate": 2e-3},
+        agent="dqn",
+        settings={
+            "train_every": 4,
+            "n_step": 3,
+            "replay_size": 100_000,
+            "learning_starts": 2_000,
+            "hidden_sizes": (128, 128),
+            "learning_rate": {"start": 1e-3, "end": 0.0},
+            "epsilon": {"start": 1.0, "end": 0.05, "fraction": 0.5},
+        },
+        dream_steps=200_000,
+        horizon=30,
+        visited=True,
+        codes={"latent": 64, "hidden": (), "scale": 0.1},
+        again=Again(
+            dream_steps=100_000,
+            episodes=3_000,
+            exploring=0.3,
+            kept=4_000,
+            fit={"steps": 4_000, "batch_size": 24, "learning_rate": 1e-3},
+        ),
+    ),
+}
+
+
+def recorded(task: Task, seed: int, episodes: int, play: Play) -> dict[str, Tensor]:
+    """Whole episodes [N, T + 1, …] as world models take them: a row is what an action led to."""
+    env, n = task.env(), episodes
+    generator = torch.Generator().manual_seed(seed)
+    num = env.action.num or 0
+    state = env.reset(torch.rand(n, *env.noise_shape, generator=generator))
+    action = torch.randint(num, (n,), generator=generator)
+    running, no = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
+    begun = {"x": env.observe(state), "action": action, "reward": torch.zeros(n), "terminated": no}
+    rows = [{**begun, "first": running, "mask": running}]
+    for _ in range(task.num_steps):
+        action = play(rows[-1]["x"], action, generator)
+        state, reward, ended = env.step(state, action, torch.rand(n, *env.noise_shape, generator=generator))
+        seen = {"x": env.observe(state), "action": action, "reward": reward, "terminated": ended}
+        rows.append({**seen, "first": no, "mask": running})
+        running = running & ~ended
+    found = {key: torch.stack([row[key] for row in rows], 1) for key in rows[0]}
+    return {**found, "action": encoded_action(found["action"], num)}
+
+
+def steps_in(rows: dict[str, Tensor]) -> int:
+    return int(rows["mask"].sum() - rows["first"].sum())
+
+
+def at_random(num: int | None) -> Play:
+    def play(frames: Tensor, last: Tensor, generator: torch.Generator) -> Tensor:
+        held = torch.rand(len(last), generator=generator) < HOLD
+        return torch.where(held, last, torch.randint(num or 0, (len(last),), generator=generator))
+
+    return play
+
+
+def exploring(agent: Any, encoder: Any, num: int | None, share: float) -> Play:
+    """The greedy policy, but for a share of random actions."""
+
+    def play(frames: Tensor, last: Tensor, generator: torch.Generator) -> Tensor:
+        greedy = torch.as_tensor(agent.predict(encoder(frames)[0].numpy(), deterministic=True)[0])
+        random = torch.rand(len(last), generator=generator) < share
+        return torch.where(random, torch.randint(num or 0, (len(last),), generator=generator), greedy)
+
+    return play
+
+
+def windows_of(task: Task, recordings: list[dict[str, Tensor]]) -> Windows:
+    """Sequences of recorded episodes, which run on into the next: so last steps are seen as often as others."""
+    columns = [{key: value[rows["mask"]].numpy() for key, value in rows.items() if key != "mask"} for rows in recordings]
+    ends = np.cumsum([len(part["x"]) for part in columns])
+    joined = {key: np.concatenate([part[key] for part in columns]) for key in columns[0]}
+    ranges = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
+    return windows(joined, ranges, Reading(length=task.length, crossing=True, actions="led"))
