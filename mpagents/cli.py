@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from mpagents.cli_models import fit, record
-from mpagents.cli_shared import INTERRUPTED, RUNS, Address, Fresh, Json, Out, Sets, Workers, told
+from mpagents.cli_shared import INTERRUPTED, RUNS, Address, Fresh, Json, Out, Sets, Workers, number, told
 from mpagents.cli_tune import tune
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ def run(
 def train(
     agent: Annotated[str, typer.Argument(help="An agent's name (see `mpagents list agents`), or module:Class")],
     env: Annotated[str, typer.Argument(help="A Gymnasium id, module:Id-v0 or module:Class")],
-    steps: Annotated[int, typer.Option(min=1, help="Environment steps")] = 100_000,
+    steps: Annotated[int, number("Environment steps")] = 100_000,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds")] = 1,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of the agent, e.g. alpha=0.5")] = None,
     out: Out = RUNS, workers: Workers = None, address: Address = None, fresh: Fresh = False, as_json: Json = False,

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from mpagents.cli_shared import RUNS, Address, Fresh, Json, Out, Workers, told
+from mpagents.cli_shared import RUNS, Address, Fresh, Json, Out, Workers, number, told
 
 
 def record(
     env: Annotated[str, typer.Argument(help="A Gymnasium id, module:Id-v0 or module:Class")],
-    steps: Annotated[int, typer.Option(min=1, help="Observations to record, over all copies")] = 10_000,
+    steps: Annotated[int, number("Observations to record, over all copies")] = 10_000,
     num_envs: Annotated[int, typer.Option("--num-envs", min=1, help="Copies stepped together")] = 4,
     policy: Annotated[
         str, typer.Option(help="random, a trial's folder, or module:function (observation, rng) -> action")
@@ -52,7 +52,7 @@ def record(
 def fit(
     model: Annotated[str, typer.Argument(help="A model's name (see `mpagents list models`), or module:Class")],
     source: Annotated[str, typer.Argument(help="A recording's folder, env:ID, a source's name (digits), or module:Class")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps  [default: 5,000]")] = None,
+    steps: Annotated[int | None, number("Training steps  [default: 5,000]")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of the model, e.g. latent=8")] = None,
     source_sets: Annotated[
         list[str] | None, typer.Option("--source", metavar="KEY=VALUE", help="Of the source, e.g. length=16")

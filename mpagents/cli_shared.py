@@ -12,6 +12,19 @@ import typer
 
 from mpagents.interrupting import ignore_further, stop_as_by_ctrl_c
 
+
+def number(help: str) -> Any:
+    """An option that takes a whole number of at least 1, also as `1e5` or `100_000`."""
+    return typer.Option(parser=whole, metavar="N", help=help)
+
+
+def whole(text: str | int) -> int:
+    with contextlib.suppress(ValueError, OverflowError):
+        if float(text) == int(float(text)) >= 1:
+            return int(float(text))
+    raise typer.BadParameter(f"{str(text)!r}; expected a whole number of at least 1, such as 20_000 or 2e4")
+
+
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. agents.1.alpha=0.5")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that results go into")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes; 0: in this one, without Ray  [default: all cores]")]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import typer
 
+from mpagents.cli_shared import whole
 from mpagents.configuration import InvalidInput
 from mpagents.study import Study
 from mpagents.study_file import apply_overrides, parse_study
@@ -146,3 +148,10 @@ def test_cli_dry_run_shows_the_trials_and_writes_nothing(cli, study_file, tmp_pa
     assert done.returncode == 0
     assert len(json.loads(done.stdout)["trials"]) == 4
     assert not (tmp_path / "runs").exists()
+
+
+def test_cli_takes_steps_as_people_write_them():
+    assert [whole(text) for text in ("2e4", "20_000", "20000", 7)] == [20_000, 20_000, 20_000, 7]
+    for text in ("1.5", "0", "-3", "nan", "1e400", "many"):
+        with pytest.raises(typer.BadParameter, match="expected a whole number"):
+            whole(text)
