@@ -265,7 +265,8 @@ def test_a_killed_fit_continues_by_the_same_command(tmp_path):
 
 def test_seeds_trained_on_ray_are_those_trained_here(cli, tmp_path):
     command = ("fit", "made", "digits", "--steps", "30", "--seeds", "2", "--fit", "log_every=10")
-    assert cli(*command, "--out", str(tmp_path / "here"), "--workers", "0").returncode == 0
+    made = specify("made", "digits", config={}, source_config={}, settings={"steps": 30, "log_every": 10})
+    fit_all([dataclasses.replace(made, seed=seed) for seed in (0, 1)], tmp_path / "here/fit", show="quiet")
     assert cli(*command, "--out", str(tmp_path / "ray"), "--workers", "2").returncode == 0
     for seed in (0, 1):
         folders = [tmp_path / out / "fit" / "made-digits" / f"seed={seed}" for out in ("here", "ray")]
