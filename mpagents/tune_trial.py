@@ -13,10 +13,12 @@ and stand in TensorBoard with their own hparams.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,9 +166,10 @@ class Configuration:
         self.runs = [SeedRun(spec, order.root, order.metric, order.marks) for spec in specs]
 
     def _open_generation(self, folder: Path | None, of: dict[str, Any] | None) -> None:
-        """The folder of a generation, whole or not at all, its checkpoints those in `folder`."""
+        """The folder of a generation, whole or not at all, its checkpoints those in `folder`. One that another process opened
+        meanwhile (a cut-off one wakes) is left as it is: the next number is taken."""
         target = generation_folder(self.order, self.id, self.generation)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for spec in self.order.specs if folder else ():
@@ -175,10 +178,16 @@ class Configuration:
                 state = load_checkpoint(folder / seed / f"step={step}")  # type: ignore[operator]
                 state["offset"] = 0  # of its metrics: its curve begins here
                 save_checkpoint(temporary / seed / "checkpoint", step, state, keep=1_000)
-        told = {"generation": self.generation, "values": self.order.values, "mark": self.mark, "of": of}
-        write_json(temporary / GENERATION, told)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
+        while True:
+            told = {"generation": self.generation, "values": self.order.values, "mark": self.mark, "of": of}
+            write_json(temporary / GENERATION, told)
+            try:
+                temporary.rename(generation_folder(self.order, self.id, self.generation))
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                self.generation += 1
 
     def _make_encoder(self) -> None:
         """The encoder that the trials see by, made once for all configurations that use it."""

@@ -372,6 +372,10 @@ def test_population_member_copies_weights_and_takes_new_settings_exactly(tmp_pat
     trial = json.loads((tmp_path / "FrozenLake-v1/q.c0001.g1/seed=10000/trial.json").read_text())
     assert trial["agent"]["config"]["alpha"] == 0.9
     assert (tmp_path / "FrozenLake-v1/q.c0001.g0/seed=10000/metrics.jsonl").exists()  # its own past stays
+    copier.generation = 1  # as of a process that was cut off before it copied, and wakes
+    copier._open_generation(tmp_path / "copied", {"id": "c0000", "mark": 2, "generation": 0})
+    assert copier.generation == 2
+    assert json.loads((tmp_path / "FrozenLake-v1/q.c0001.g1/seed=10000/status.json").read_text())["status"] == "finished"
 
 
 DQN = GOOD.replace("FrozenLake-v1", "CartPole-v1").replace(
