@@ -20,6 +20,8 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from PIL import Image
 
 from mpagents import scenes
+from mpagents.deep.observations import has_channels_last
+from mpagents.encoder_input import is_picture
 from mpagents.environments import EnvironmentSpec, make_vector
 from mpagents.seeding import derive, generator
 from mpagents.tabular.simulation import autoreset_mode
@@ -41,9 +43,11 @@ class View:
             raise ValueError(f"size is {self.size}; expected height and width of at least 1 pixel")
 
     def picture(self, frame: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, C] of a frame [H, W], [H, W, 1 or 3], or stacked ones [K, H, W], of which the last is taken."""
-        if frame.ndim == 3 and frame.shape[2] not in (1, 3):
+        """uint8 [H, W, C] of a frame [H, W], [H, W, C], or stacked ones [K, H, W], of which the last is taken."""
+        if frame.ndim == 3 and not has_channels_last(frame.shape):
             frame = frame[-1]
+        if frame.ndim == 3 and frame.shape[2] not in (1, 3):  # a stack of grey ones: Pillow has no such picture
+            return np.concatenate([self.picture(frame[:, :, i]) for i in range(frame.shape[2])], axis=2)
         grey = frame.ndim == 2 or frame.shape[2] == 1
         image = Image.fromarray(np.ascontiguousarray(frame.reshape(frame.shape[:2]) if grey else frame))
         if self.grey and not grey:
@@ -172,11 +176,8 @@ def open_environment(spec: EnvironmentSpec, view: View, num_envs: int) -> tuple[
 
 
 def is_picture_space(space: Space) -> bool:
-    """Frames of 8 × 8 pixels at least: smaller ones (MiniGrid's views of 7 × 7 cells) are codes."""
-    if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
-        return False
-    stacked = len(space.shape) == 3 and space.shape[2] > 4
-    return min(space.shape[1:] if stacked else space.shape[:2]) >= 8
+    """Frames, stacked ones of one channel each too."""
+    return isinstance(space, Box) and len(space.shape) < 4 and is_picture(space.shape, space.dtype == np.uint8)
 
 
 def vector(space: Space, value: Any) -> np.ndarray:

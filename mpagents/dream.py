@@ -9,6 +9,7 @@ A step takes the model's noise and one number more, for the end; a reset takes o
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mpagents.deep.observations import has_channels_last
 from mpagents.torch_env import ArraySpec, State
 
 Ends = Literal["threshold", "draw"]
@@ -27,6 +29,8 @@ def array_spec(space: gym.Space) -> ArraySpec:
     if isinstance(space, gym.spaces.Discrete) and space.start == 0:
         return ArraySpec(num=int(space.n))
     if isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3:
+        if not has_channels_last(space.shape):
+            raise ValueError(f"frames are {list(space.shape)}, stacked [K, H, W]; expected [H, W, C]: move the first axis")
         return ArraySpec(frame=tuple(space.shape))  # type: ignore[arg-type]
     if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating) and len(space.shape) == 1:
         return ArraySpec(low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
@@ -36,6 +40,16 @@ def array_spec(space: gym.Space) -> ArraySpec:
 def encoded_action(action: Tensor, num: int | None) -> Tensor:
     """Actions as world models take them, floats [n, A]: numbers one-hot."""
     return action.float() if num is None else F.one_hot(action.long(), num).float()
+
+
+def drawn(model: Any, state: State) -> Tensor:
+    """Frames [n, H, W, 3] of states."""
+    return in_colour(model.observation(state))
+
+
+def in_colour(frames: Tensor) -> Tensor:
+    """[n, H, W, C] → [n, H, W, 3]; of stacked ones the newest."""
+    return frames if frames.shape[3] == 3 else frames[..., -1:].expand(*frames.shape[:3], 3)
 
 
 class Dream:
@@ -63,7 +77,7 @@ class Dream:
         one = tuple(part[:1] for part in starts)
         self.observation = spec_of(self.observe(one)[0])
         if model.observation(one).dtype == torch.uint8:
-            self.render = model.observation  # frames can be shown
+            self.render = partial(drawn, model)  # frames can be shown
 
     def reset(self, noise: Tensor) -> State:
         place = (noise[:, 0] * len(self.starts[0])).long()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mpagents.dream import spec_of
+from mpagents.dream import in_colour, spec_of
 from mpagents.torch_env import ArraySpec, State
 
 GAP = 1  # pixels of grey between the two frames, before they are enlarged
@@ -63,4 +63,4 @@ class Beside:
         pair = torch.cat([real, F.pad(dreamt, (0, 0, GAP, 0), value=128)], dim=2)
         times = max(1, -(-HEIGHT // pair.shape[1]))
         pair = pair.repeat_interleave(times, 1).repeat_interleave(times, 2)
-        return pair.expand(*pair.shape[:3], 3) if pair.shape[3] == 1 else pair
+        return in_colour(pair)

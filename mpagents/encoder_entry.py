@@ -72,9 +72,9 @@ class Entry:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the encoder that are given."""
+        """Those of the encoder that are given, and the mode."""
         names = ("mode", "key", "size", "grey", "coarsest", "coefficient", "gradient")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {"mode": "frozen"} | {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)

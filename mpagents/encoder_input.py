@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mpagents.deep.observations import has_channels_last
+
 LUMA = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601), as Pillow has them
 MOST_CHANNELS = 4  # of frames whose channels are last, unless the wanted shape tells it
 
@@ -30,9 +32,16 @@ def as_recorded(obs: Tensor, shape: tuple[int, ...], size: tuple[int, int] | Non
 
 
 def vectors(obs: Tensor) -> Tensor:
-    """float32 [n, D]; of frames the grey levels in [0, 1]."""
-    flat = obs.flatten(1) if obs.ndim > 1 else obs[:, None]
-    return flat.float() / 255 if obs.dtype == torch.uint8 else flat.float()
+    """float32 [n, D]; of frames the grey levels in [0, 1], other bytes as they are (a console's memory, small maps)."""
+    flat = (obs.flatten(1) if obs.ndim > 1 else obs[:, None]).float()
+    return flat / 255 if is_picture(tuple(obs.shape[1:]), obs.dtype == torch.uint8) else flat
+
+
+def is_picture(shape: tuple[int, ...], of_bytes: bool) -> bool:
+    """Frames of 8 × 8 pixels at least: smaller ones (MiniGrid's views of 7 × 7 cells) are codes."""
+    if not of_bytes or len(shape) not in (2, 3, 4):
+        return False
+    return min(shape[-3:-1] if len(shape) > 2 and has_channels_last(shape) else shape[-2:]) >= 8
 
 
 def frames(
@@ -48,7 +57,7 @@ def frames(
             "[H, W, C], or stacked ones [K, H, W]: use an encoder of vectors, or an environment that shows frames"
         )
     x = _channels_last(obs, shape)
-    if grey and x.shape[3] % 3 == 0:
+    if grey and x.shape[3] % 3 == 0 and not _of_grey(obs, x):
         colours = x.unflatten(3, (-1, 3)).float()
         x = (colours @ colours.new_tensor(LUMA)).round().to(torch.uint8)
     if size is not None and tuple(x.shape[1:3]) != tuple(size):
@@ -69,6 +78,11 @@ def entry(space: gym.Space, key: str | None) -> gym.Space:
     if not isinstance(space, gym.spaces.Box):
         raise ValueError(f"observation space is {space}; an encoder takes a Box of frames or of numbers")
     return space
+
+
+def _of_grey(obs: Tensor, x: Tensor) -> bool:
+    """Whether the channels are frames [K, H, W], each grey already."""
+    return obs.ndim == 4 and tuple(obs.shape[2:]) == tuple(x.shape[1:3])
 
 
 def _channels_last(obs: Tensor, shape: tuple[int, ...] | None) -> Tensor:

@@ -137,7 +137,8 @@ def _finish(job: EncoderJob, folder: Path, recording: Path, model: Any) -> dict[
         encoder = Encoder(model, **settings)
     length = (job.encoder.data["length"] or 16) if encoder.recurrent else None
     source = generative.source("recording", folder=str(recording), length=length)
-    kept, held_out = source.split(0.2, 0) if len(source) > 1 else (source.windows, source.windows)
+    share = job.encoder.fit.get("validation") or 0.2  # the fit's own split, so that the model hasn't seen what is held out
+    kept, held_out = source.split(share, 0) if len(source) > 1 else (source.windows, source.windows)
     train, test = _codes(encoder, kept, MEASURED), _codes(encoder, held_out, HELD_OUT)
     if job.encoder.model is not None or not bool((encoder.std != 1).any()):  # a checkpoint's own moments stay
         encoder.standardise(train["codes"])

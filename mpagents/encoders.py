@@ -162,10 +162,11 @@ class Encoder(nn.Module):
     def raw_codes(self, x: Tensor) -> Tensor:
         """Codes before they are standardised, of data [N, …] as recorded, or of sequences [N, T, …]: then [N, T, F]."""
         if not self.recurrent:
-            return torch.cat([self._raw(self.recorded(part), None, None)[0] for part in x.split(ROWS_AT_ONCE)]).float()
+            parts = (as_recorded(part, self.shape) for part in x.split(ROWS_AT_ONCE))
+            return torch.cat([self._raw(part, None, None)[0] for part in parts]).float()
         state, codes = self.initial_state(len(x)), []
         for t in range(x.shape[1]):
-            code, state = self._raw(self.recorded(x[:, t]), state, None)
+            code, state = self._raw(as_recorded(x[:, t], self.shape), state, None)
             codes.append(code)
         return torch.stack(codes, 1).float()
 
@@ -219,8 +220,8 @@ class Encoder(nn.Module):
     def load(cls, path: str | Path, *, device: str = "cpu", trust: bool = False, **changes: Any) -> Encoder:
         """From a file of `save`, or of `generative.save` (then codes aren't standardised until `measure`).
 
-        `changes`: other settings than the stored ones, and `feature_level`, `feature_depth` of a diffusion. Raises ValueError
-        for damaged files, and for models outside this package without `trust`.
+        `changes`: other settings than the stored ones, and `feature_level`, `feature_depth` of a diffusion (other codes, not
+        standardised). Raises ValueError for damaged files, and for models outside this package without `trust`.
         """
         path = Path(path)
         if not path.is_file():
@@ -231,11 +232,15 @@ class Encoder(nn.Module):
         if told and metadata.get("encoder_sha256") != digest(metadata["encoder"], metadata["sha256"]):
             raise ValueError(f"{path} is damaged or was altered: what it says of the encoder doesn't have the hash it carries")
         features = {key: changes.pop(key) for key in ("feature_level", "feature_depth") if key in changes}
-        model.config = dataclasses.replace(model.config, **features) if features else model.config
+        unknown = features.keys() - {field.name for field in dataclasses.fields(model.config)}
+        if unknown:
+            raise ValueError(f"{', '.join(sorted(unknown))}: of diffusions alone; {path} holds a {type(model).__name__}")
+        measured = told if all(getattr(model.config, key) == value for key, value in features.items()) else {}
+        model.config = dataclasses.replace(model.config, **features)
         encoder = cls(model, **(told.get("settings", {}) | changes))
         for name in ("mean", "std"):
-            if len(told.get(name, ())) == encoder.out_features:
-                getattr(encoder, name).copy_(torch.tensor(told[name]))
+            if len(measured.get(name, ())) == encoder.out_features:
+                getattr(encoder, name).copy_(torch.tensor(measured[name]))
         return encoder.to(device)
 
 

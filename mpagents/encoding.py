@@ -47,8 +47,9 @@ class EncodeObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
         return self._encoded(observation), *rest
 
     def _encoded(self, observation: Any) -> Any:
-        codes, self.memory = encode(self.encoder, _batch_of_one(observation), self.memory)
-        return {key: value[0] for key, value in codes.items()} if isinstance(codes, dict) else codes[0]
+        leaf = np.asarray(_leaf(self.encoder, observation))[None]
+        codes, self.memory = encode_leaf(self.encoder, leaf, self.memory)
+        return _beside(self.encoder, observation, codes[0])
 
 
 class EncodeVectorObservation(VectorWrapper):
@@ -91,19 +92,19 @@ class EncodeVectorObservation(VectorWrapper):
     def _with_final(self, observation: Any, ended: np.ndarray, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Encode what is seen now and, behind it in the same batch, the last observations of episodes that have ended."""
         places, final = np.flatnonzero(ended), infos["final_obs"]
-        rows = [_row(final, int(i)) for i in places]
-        both, n = _joined(observation, rows), self.num_envs
+        rows, n = [_row(final, int(i)) for i in places], self.num_envs
+        both = np.concatenate([_leaf(self.encoder, observation), np.stack([_leaf(self.encoder, row) for row in rows])])
         memory = self.memory
         if memory is not None:
             index = np.concatenate([np.arange(n), places])
             memory = tuple(part[index] for part in memory)
         first = np.concatenate([ended, np.zeros(len(places), np.bool_)])
-        codes, after = encode(self.encoder, both, memory, first)
+        codes, after = encode_leaf(self.encoder, both, memory, first)
         self.memory = None if after is None else tuple(part[:n] for part in after)
         last = np.full(n, None, object)
         for place, i in enumerate(places):
-            last[i] = _row(codes, n + place)
-        return _part(codes, n), {**infos, "final_obs": last, "_final_obs": ended}
+            last[i] = _beside(self.encoder, rows[place], codes[n + place])
+        return _beside(self.encoder, observation, codes[:n]), {**infos, "final_obs": last, "_final_obs": ended}
 
     def progress(self) -> dict[str, Any]:
         """What this wrapper keeps between steps, for a checkpoint."""
@@ -158,37 +159,33 @@ def frozen(encoder: Any) -> Any:
 
 def encode(encoder: Any, observation: Any, memory: Any = None, first: Any = None) -> tuple[Any, Any]:
     """(codes float32 [n, F], in a Dict beside its other entries, state after them) of a batch of observations."""
+    codes, memory = encode_leaf(encoder, _leaf(encoder, observation), memory, first)
+    return _beside(encoder, observation, codes), memory
+
+
+def encode_leaf(encoder: Any, leaf: Any, memory: Any = None, first: Any = None) -> tuple[np.ndarray, Any]:
+    """The same of a batch of the part that is encoded alone."""
     import torch
 
-    key, device = encoder.settings.key, encoder.mean.device
-    leaf = observation if key is None else observation[key]
+    device = encoder.mean.device
     begins = None if first is None else torch.as_tensor(np.asarray(first, np.bool_), device=device)
     with torch.no_grad():
         codes, memory = encoder(torch.from_numpy(np.array(leaf)).to(device), memory, begins)
-    codes = codes.cpu().numpy()
-    return (codes if key is None else {**observation, key: codes}), memory
+    return codes.cpu().numpy(), memory
 
 
-def _batch_of_one(observation: Any) -> Any:
-    if isinstance(observation, dict):
-        return {key: np.asarray(value)[None] for key, value in observation.items()}
-    return np.asarray(observation)[None]
+def _leaf(encoder: Any, observation: Any) -> Any:
+    return observation if encoder.settings.key is None else observation[encoder.settings.key]
+
+
+def _beside(encoder: Any, observation: Any, codes: np.ndarray) -> Any:
+    """Codes in the place of what they are of."""
+    return codes if encoder.settings.key is None else {**observation, encoder.settings.key: codes}
 
 
 def _row(batch: Any, i: int) -> Any:
     """The i-th of a batch, also where each is an object of its own."""
     return {key: value[i] for key, value in batch.items()} if isinstance(batch, dict) else batch[i]
-
-
-def _joined(batch: Any, rows: list[Any]) -> Any:
-    """A batch with more rows behind it."""
-    if isinstance(batch, dict):
-        return {key: np.concatenate([value, np.stack([row[key] for row in rows])]) for key, value in batch.items()}
-    return np.concatenate([batch, np.stack(rows)])
-
-
-def _part(batch: Any, n: int) -> Any:
-    return {key: value[:n] for key, value in batch.items()} if isinstance(batch, dict) else batch[:n]
 
 
 def _mixed(mask: np.ndarray, new: Any, old: Any) -> Any:

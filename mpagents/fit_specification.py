@@ -77,6 +77,10 @@ def specify(
     problems = check_slug(label, ("label",))
     if problems:
         raise InvalidInput(problems)
+    if hasattr(found, "imagine") and getattr(getattr(opened, "reading", None), "actions", "led") != "led":
+        fix = "set --source actions=led (source_config: actions: led)"
+        message = f"{model} learns what an action leads to, and the source puts actions beside what they follow; {fix}"
+        raise InvalidInput([Problem(("source", "actions"), message)])
     try_model(found(resolved), opened, fit_config.batch_size)
     content = content_of(opened)
     if (Path(source) / "manifest.json").is_file():

@@ -16,9 +16,10 @@ BATCH = 256
 
 
 def standardised(x: Tensor, like: Tensor) -> Tensor:
-    """x [N, D] in units where `like` [M, D] has mean 0 and deviation 1; constant columns become 0."""
-    std = like.std(0, correction=0)
-    return (x - like.mean(0)) / torch.where(std > 1e-8, std, torch.inf)
+    """x [N, D], as float64, in units where `like` [M, D] has mean 0 and deviation 1; constant columns become 0."""
+    mean, std = like.double().mean(0), like.double().std(0, correction=0)
+    varies = std > torch.clamp(1e-6 * mean.abs(), min=1e-8)  # more than float32 rounds
+    return (x.double() - mean) / torch.where(varies, std, torch.inf)
 
 
 def ridge(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:

@@ -114,6 +114,10 @@ def environment_and_policy(spec: RecordingSpec, trust: bool) -> tuple[Environmen
         from mpagents.trained import load_trained
 
         trial, agent, _ = load_trained(Path(spec.policy), spec.env, trust)
+        if spec.epsilon and getattr(agent, "remembers_actions", False):
+            raise ValueError(
+                "epsilon: this policy reckons with the actions that it took; random ones in between would mislead it"
+            )
         values, policy = dataclasses.asdict(trial.env), trained_policy(agent)
     elif ":" in spec.policy:
         policy = scripted_policy(imported(spec.policy, "policy"), spec.seed)

@@ -142,7 +142,7 @@ class TorchVectorEnv(VectorEnv):
         action = torch.as_tensor(np.asarray(actions), device=self.device)
         noise = self.noise(2)
         arrived, *came = move(self.torch_env, self.walk, action, noise[0])
-        next_obs = self.torch_env.observe(arrived.state).cpu().numpy()
+        next_obs = self._seen(arrived.state)
         reward, terminated, truncated = (part.cpu().numpy() for part in came)
         begun = came[1] | came[2]
         ended = terminated | truncated
@@ -178,4 +178,9 @@ class TorchVectorEnv(VectorEnv):
     def observe(self) -> np.ndarray:
         """What is seen where the environments stand, [n, …]."""
         assert self.walk is not None
-        return self.torch_env.observe(self.walk.state).cpu().numpy()
+        return self._seen(self.walk.state)
+
+    def _seen(self, state: State) -> np.ndarray:
+        """Observations that are the caller's own: vectors may be a view of the state."""
+        seen = self.torch_env.observe(state).cpu().numpy()
+        return seen if seen.dtype == np.uint8 else seen.copy()

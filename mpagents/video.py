@@ -16,6 +16,7 @@ from gymnasium.spaces import Box, Space
 from gymnasium.vector import VectorEnv
 
 from mpagents.agents.agent import Agent
+from mpagents.deep.observations import has_channels_last
 from mpagents.environments import EnvironmentSpec, capped, make, make_vector
 from mpagents.evaluation import EPISODE_LIMIT
 from mpagents.seeding import derive
@@ -111,9 +112,9 @@ def _picture_shape(space: Space) -> tuple[int, ...] | None:
 
 
 def _picture(observation: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] of [H, W], [H, W, 1 or 3], or the last of stacked frames [K, H, W]."""
+    """uint8 [H, W, 3] of [H, W], [H, W, 1 or 3], or the last of stacked frames [K, H, W] or [H, W, K]."""
     if observation.ndim == 3 and observation.shape[2] not in (1, 3):
-        observation = observation[-1]
+        observation = observation[..., -1] if has_channels_last(observation.shape) else observation[-1]
     grey = observation.reshape(*observation.shape[:2], -1)
     return np.broadcast_to(grey, (*grey.shape[:2], 3))
 

@@ -132,6 +132,13 @@ class LearnedWorld:
         return tuple(part[valid] for part in states)
 
     @torch.no_grad()
+    def knows_beginnings(self) -> bool:
+        """Whether an episode's first observation is among the rows that are kept."""
+        assert self.experience is not None
+        columns, runs = self.experience.rows()
+        return any(columns["first"][begin:end].any() for begin, end in runs)
+
+    @torch.no_grad()
     def _first_states(self) -> tuple[Tensor, ...]:
         assert self.experience is not None
         columns, runs = self.experience.rows()
@@ -193,6 +200,9 @@ class CountedWorld:
             while is_full(self.counts, s, a):
                 self.counts = widen(self.counts)
             count_transition(self.counts, s, a, step.reward[i], next_x[i], step.terminated[i])
+
+    def knows_beginnings(self) -> bool:
+        return True
 
     def fit(self, num_steps: int) -> dict[str, Any]:
         return {"known_pairs": int((self.counts.visits > 0).sum())}

@@ -17,6 +17,7 @@ import generative
 import mpagents
 import mpagents.trial as trial_module
 from mpagents.configuration import InvalidInput
+from mpagents.encoder_entry import read_encoder
 from mpagents.encoder_specification import EncoderJob, held_back, job_of
 from mpagents.encoders import Encoder
 from mpagents.probes import linear_probe, mlp_probe, probe
@@ -232,7 +233,7 @@ def test_probes_tell_linear_from_non_linear_and_from_nothing():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1_500, 3, generator=generator)
     noise = torch.randn(1_500, 1, generator=generator)
-    y = torch.cat([2 * x[:, :1] - 1, x[:, 1:2] ** 2, noise, torch.ones(1_500, 1)], 1)
+    y = torch.cat([2 * x[:, :1] - 1, x[:, 1:2] ** 2, noise, torch.full((1_500, 1), 10.3)], 1)
     found = probe(x[:1_000], y[:1_000], x[1_000:], y[1_000:])
     linear, mlp = found["linear"], found["mlp"]
     assert linear[0] > 0.999 and linear[1] < 0.1 and linear[2] < 0.1
@@ -256,3 +257,8 @@ def test_the_example_of_the_docs_runs_in_a_project_with_envs_of_its_own(tmp_path
     subprocess.run([sys.executable, "-m", "mpagents", *words], cwd=tmp_path, check=True, capture_output=True)
     done = subprocess.run([sys.executable, "play.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout.startswith("Box(-inf, inf, (2,), float32) [")
+
+
+def test_a_checkpoint_s_encoder_is_frozen_unless_the_entry_says_otherwise():
+    assert read_encoder({"checkpoint": "x.safetensors"}, ()).written.settings["mode"] == "frozen"
+    assert read_encoder({"checkpoint": "x.safetensors", "mode": "joint"}, ()).written.settings["mode"] == "joint"

@@ -95,7 +95,13 @@ def test_observations_become_data_as_recorded_by_hand():
     halves[:, :, 4:] = 200
     small = as_recorded(halves, (2, 2, 1), size=(2, 2))[0, :, :, 0]
     assert small[0, 0] + small[0, 1] == 200 and small[0, 1] > 160  # a mean of all that a pixel covers
-    assert as_recorded(torch.full((2, 3, 3), 255, dtype=torch.uint8), (9,)).tolist() == [[1.0] * 9] * 2
+    assert as_recorded(torch.full((2, 8, 8), 255, dtype=torch.uint8), (64,)).tolist() == [[1.0] * 64] * 2
+    for codes in ((9,), (7, 7, 3)):  # bytes that are no picture: as a recording has them
+        given = torch.full((2, *codes), 255, dtype=torch.uint8)
+        assert as_recorded(given, (math.prod(codes),)).tolist() == [[255.0] * math.prod(codes)] * 2
+    grey = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    grey[:, 0] = 255
+    assert torch.equal(as_recorded(grey, (16, 16, 3), grey=True)[0, 0, 0], torch.tensor([255, 0, 0], dtype=torch.uint8))
     assert as_recorded(torch.tensor([[1.5, 2.0]], dtype=torch.float64), (2,)).dtype == torch.float32
 
 
@@ -130,6 +136,12 @@ def test_a_file_holds_model_settings_and_moments_and_damage_is_found(tmp_path):
     generative.save(frames_model("diffusion"), tmp_path / "diffusion.safetensors")
     near, far = (Encoder.load(tmp_path / "diffusion.safetensors", feature_level=level) for level in (0.1, 0.9))
     assert not torch.allclose(near(x)[0], far(x)[0])
+    near.measure([x])
+    near.save(tmp_path / "measured.safetensors")
+    same, other = (Encoder.load(tmp_path / "measured.safetensors", feature_level=level) for level in (0.1, 0.9))
+    assert torch.equal(same.std, near.std) and (other.std == 1).all()  # moments are of the codes that were measured
+    with pytest.raises(ValueError, match="feature_level: of diffusions alone"):
+        Encoder.load(tmp_path / "encoder.safetensors", feature_level=0.1)
 
 
 def test_measure_takes_data_as_recorded_also_where_codes_have_as_many_numbers():
@@ -471,3 +483,29 @@ def test_the_agent_sb3_learns_an_encoder_that_is_part_of_its_checkpoint():
     again.load_state_dict(agent.state_dict())
     kept = again.model.policy.features_extractor.encoder.model.state_dict()
     assert all(torch.equal(kept[key], value) for key, value in learned.items())
+
+
+class Nested(gym.Env):
+    observation_space = gym.spaces.Dict(
+        camera=gym.spaces.Box(-1, 1, (4,)), joints=gym.spaces.Dict(arm=gym.spaces.Box(-1, 1, (2,)))
+    )
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.observation_space.sample(), 0.0, self.steps == 3, False, {}
+
+
+def test_what_stands_beside_the_encoded_entry_may_be_nested():
+    encoder = Encoder(built("vae", shape=(4,), latent=2), key="camera")
+    env = EncodeObservation(SyncVectorEnv([Nested] * 2, autoreset_mode=AutoresetMode.SAME_STEP), encoder)
+    env.reset(seed=0)
+    for _ in range(3):
+        observation, *_, infos = env.step(np.zeros(2, int))
+    assert observation["camera"].shape == (2, 2) and observation["joints"]["arm"].shape == (2, 2)
+    assert infos["final_obs"][1]["camera"].shape == (2,) and infos["final_obs"][1]["joints"]["arm"].shape == (2,)

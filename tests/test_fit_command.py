@@ -158,6 +158,10 @@ def test_what_the_user_has_wrong_is_refused_before_anything_starts():
         ({"source_config": {"frames": True}, "config": {"dimensions": 64}}, r"x is \[128, 8, 8, 1\]; expected vectors"),
         ({"source": "env:CartPole-v1", "source_config": {"lenght": 3}}, "unknown key 'lenght'; did you mean 'length'"),
         ({"source": "env:CartPol-v1"}, "environment 'CartPol-v1': "),
+        (
+            {"model": "ensemble_dynamics", "source": "env:CartPole-v1", "source_config": {"length": 8}},
+            "set --source actions=led",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             spec(**arguments)

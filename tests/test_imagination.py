@@ -204,6 +204,13 @@ def test_imagination_refuses_what_it_cannot_learn():
     for config, observation, action, message in (
         ({}, gymnasium.spaces.Discrete(3), box, "expected Discrete"),
         ({"model": "vae"}, vector, box, "imagines nothing"),
+        ({"length": 1}, vector, box, "length is 1; expected at least 2"),
+        (
+            {"length": 4, "model": "diffusion_world_model", "settings": {"past": 4}},
+            vector,
+            box,
+            "length is 4; expected at least 5",
+        ),
         ({"settings": {"num_member": 2}}, vector, box, "did you mean 'num_members'"),
         ({"inner_settings": {"epoch": 2}}, vector, box, "did you mean 'epochs'"),
         ({"inner": "dqn"}, vector, box, "needs Discrete"),
@@ -212,6 +219,7 @@ def test_imagination_refuses_what_it_cannot_learn():
         ({"real_share": 0.5, "inner": "dqn", "inner_settings": {"prioritised": True}}, vector, two, "not prioritised"),
         ({"real_share": 0.5, "inner": "dqn", "model": "world_model"}, vector, two, "has a memory"),
         ({}, gymnasium.spaces.Box(-1, 1, (2, 3)), box, r"expected Discrete from 0, vectors"),
+        ({}, gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8), two, r"stacked \[K, H, W\]; expected \[H, W, C\]"),
         ({}, gymnasium.spaces.Discrete(3, start=1), two, "numbers from 0"),
         ({}, gymnasium.spaces.Discrete(3), gymnasium.spaces.Discrete(2, start=1), "numbers from 0"),
         ({"inner_settings": {"recurrent": 8}}, vector, two, "recurrent is 8; expected false"),
@@ -237,3 +245,26 @@ def test_cartpole_is_held_after_1500_real_steps():
     agent = make_agent("imagination", env, seed=0)
     run(agent, env, 1_500)
     assert evaluate(agent, POLE, spaces_of(env.envs[0]), episodes=20, seed=7)["mean_reward"] >= 475
+
+
+class Endless(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return self.np_random.uniform(-1, 1, 1).astype(np.float32), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize("limit", [None, 20])
+def test_dreams_are_judged_as_long_as_real_episodes_and_not_where_no_beginning_is_kept(limit):
+    gymnasium.register("Endless-v0", entry_point=Endless, max_episode_steps=limit)
+    settings = {"num_rows": 100, "updates": 2, "dreams": 4, "horizon": 3, "rollouts": 1, "collect_steps": 50, "log_every": 50}
+    env = gymnasium.make_vec("Endless-v0", num_envs=1, vectorization_mode="sync")
+    found = [metrics for _, metrics in make_agent("imagination", env, seed=0, **settings).train(env, 200)]
+    if limit:
+        assert found[-1]["dream/real_return"] == limit and abs(found[-1]["dream/gap"]) < 1
+    else:
+        assert "dream/return" in found[0] and "dream/return" not in found[-1]

@@ -15,8 +15,8 @@ from envs.pixels.catch import draw
 from generative import recordings
 from generative.recordings import Recording
 from mpagents import recording as recording_module
-from mpagents import scenes
-from mpagents.collecting import Collector, View, random_policy
+from mpagents import scenes, trained
+from mpagents.collecting import Collector, View, is_picture_space, random_policy
 from mpagents.configuration import validate
 from mpagents.environment_source import EnvironmentSource
 from mpagents.environments import EnvironmentSpec
@@ -317,12 +317,26 @@ def test_recording_is_read_from_its_cache_alone_and_a_damaged_cache_is_named(tmp
         len(Recording(str(folder)))
 
 
-def test_what_cannot_be_recorded_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("shape", "kept"), [((32, 32, 4), (32, 32, 4)), ((4, 84, 84), (84, 84, 1)), ((84, 84, 12), (84, 84, 12))]
+)
+def test_all_channels_that_are_last_are_recorded_and_of_stacked_frames_the_newest(shape, kept):
+    frame = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    seen = View().picture(frame)
+    assert np.array_equal(seen, frame if shape == kept else frame[-1, :, :, None])
+    assert View((8, 6)).picture(frame).shape == (8, 6, kept[2])
+    assert is_picture_space(gymnasium.spaces.Box(0, 255, shape, np.uint8))
+
+
+def test_what_cannot_be_recorded_is_refused(tmp_path, monkeypatch):
+    agent = type("Agent", (), {"remembers_actions": True})()
+    monkeypatch.setattr(trained, "load_trained", lambda *_: (None, agent, None))
     for settings, message in [
         ({"view": View((8, 8))}, "renders no frames"),
         ({"policy": "greedy"}, "policy is 'greedy'; expected random, a trial's folder, or module:function"),
         ({"settings": ("kwargz.steps=3",)}, "unknown key; did you mean 'kwargs'"),
         ({"epsilon": 2.0}, "epsilon 2.0; expected"),
+        ({"epsilon": 0.1, "policy": str(tmp_path)}, "reckons with the actions that it took"),
     ]:
         with pytest.raises(ValueError, match=message):
             recorded(tmp_path, **settings)

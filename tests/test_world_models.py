@@ -114,6 +114,28 @@ def test_members_differ_by_the_bootstrap_and_own_members_are_those_of_the_ensemb
     assert not torch.allclose(gradient[0] / gradient[0].norm(), gradient[1] / gradient[1].norm(), atol=1e-2)
 
 
+def test_a_first_batch_without_a_transition_measures_nothing():
+    model = generative.build("ensemble_dynamics", in_features=3, action_size=2).train()
+    batch = {"x": torch.randn(4, 2, 3), "action": torch.zeros(4, 2, 2), "reward": torch.zeros(4, 2)}
+    batch |= {"terminated": torch.zeros(4, 2, dtype=torch.bool), "first": torch.ones(4, 2, dtype=torch.bool)}
+    assert not model.change.measured
+    model.loss(batch, generator=torch.Generator().manual_seed(0))
+    assert not model.change.measured
+    batch["first"][:, 1] = False
+    assert model.loss(batch, generator=torch.Generator().manual_seed(0))[0].isfinite()
+    assert model.change.measured and model.change.mean.isfinite().all()
+
+
+def test_observations_are_the_callers_own():
+    alone, meddled = (gymnasium.make_vec("envs:TorchCartPole-v1", num_envs=4) for _ in range(2))
+    seen = alone.reset(seed=0)[0].copy()
+    meddled.reset(seed=0)[0][:] = 9
+    for _ in range(5):
+        left, seen = meddled.step(np.ones(4, int))[0], alone.step(np.ones(4, int))[0]
+        assert np.array_equal(left, seen)
+        left[:] = 9
+
+
 def test_temperature_scales_the_spread_of_a_step():
     model = build(members="own", num_members=1)
     x, noise = torch.zeros(2_000, 1), torch.rand(2_000, 1, generator=seeded())

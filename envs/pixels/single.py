@@ -82,7 +82,7 @@ class SingleEnv(gymnasium.Env):
 
     def _seen(self) -> tuple[np.ndarray, dict[str, Any]]:
         assert self.state is not None
-        obs = self.torch_env.observe(self.state)[0].numpy()
+        obs = self.torch_env.observe(self.state)[0].numpy().copy()  # it may be a view of the state
         if not hasattr(self.torch_env, "truth"):
             return obs, {}
         return obs, {"state": self.torch_env.truth(self.state)[0].numpy().copy()}

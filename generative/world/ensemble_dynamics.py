@@ -143,6 +143,8 @@ class EnsembleDynamics(GenerativeModel):
         """Take the moments of observations, changes and rewards; if not called, the first training batch's are taken."""
         step = transitions(batch, self.scale.mean.dtype)
         there = step.weight > 0
+        if not there.any():  # the next batch will do
+            return
         self.scale.measure(batch["x"][real(batch)])
         self.change.measure(torch.cat([step.after - step.before, step.reward[:, None]], dim=-1)[there])
 

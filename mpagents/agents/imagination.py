@@ -11,7 +11,7 @@ imagined and real ones mixed. Counts are solved exactly by a planner, value iter
 
 Sutton 1990 (Dyna), Janner et al. 2019 (arXiv:1906.08253: short branches from real states), Hafner et al. 2020
 (arXiv:1912.01603: λ-returns in the latent space); notes §10. Steps are real ones; `dream/…` are of dreams. `dream/gap` compares
-the acting policy's mean return in dreams from first states, uncut, with the real returns since it was last logged.
+the acting policy's mean return in dreams from first states, as long as real ones, with real returns since it was last logged.
 """
 
 from __future__ import annotations
@@ -69,7 +69,12 @@ class Imagination:
     def check(cls, config: Config, spaces: Spaces) -> None:
         finite = _is_finite(config, spaces)
         if not finite:
-            model_config(_model(config, spaces), config.settings, spaces.observation, spaces.action)
+            made = model_config(_model(config, spaces), config.settings, spaces.observation, spaces.action)
+            least = 1 + getattr(made, "past", 1)
+            if config.length < least:
+                raise ValueError(
+                    f"length is {config.length}; expected at least {least} rows: what led to a state, and the state"
+                )
         elif not isinstance(spaces.action, Discrete):
             raise ValueError(f"action space is {spaces.action}; expected Discrete where observations are Discrete")
         elif spaces.observation.start or spaces.action.start:  # type: ignore[attr-defined]
@@ -80,19 +85,21 @@ class Imagination:
     def __init__(self, config: Config, spaces: Spaces, *, seed: int, encoder: Any = None, device: str = "cpu") -> None:
         self.config, self.spaces = config, spaces
         self.world: Any = _world(config, spaces, seed)
-        self.recurrent = not self.world.markov
+        self.recurrent = self.remembers_actions = not self.world.markov
         self.dreamer = dreamer(_inner(config, spaces), config, spaces, self.world, seed)
         if isinstance(self.dreamer, Solver):
             self.action_probabilities = self.dreamer.planner.action_probabilities
         self.collector = Collector(ObservationCodec(spaces.observation), derive(seed, "environment"))
         self.seen: tuple[torch.Tensor, ...] = ()  # what of the real world is kept in mind
         self.metrics: dict[str, Any] = {}  # of the last time of learning
+        self.limit: int | None = None  # of steps in a real episode
 
     def train(self, env: Any, num_steps: int) -> Iterator[tuple[int, Metrics]]:
         config, collector = self.config, self.collector
         if collector.num_steps >= num_steps:
             return
         collector.attach(env)
+        self.limit = getattr(env.spec, "max_episode_steps", None)
         real: list[float] = []  # returns of the episodes that ended since the last yield
         while (before := collector.num_steps) < num_steps:
             real += self._collect(min(config.collect_steps, num_steps - before))
@@ -123,7 +130,10 @@ class Imagination:
 
     def _judge(self, real: list[float]) -> dict[str, float]:
         """Mean return of the policy in dreams from first states, and its lead over the real ones since it was last told."""
-        env = TorchVectorEnv(self.world.dream(horizon=self.config.judged_steps, afresh=True), JUDGED)
+        if not self.world.knows_beginnings():  # episodes longer than what is kept
+            return {}
+        horizon = min(self.config.judged_steps, self.limit or self.config.judged_steps)
+        env = TorchVectorEnv(self.world.dream(horizon=horizon, afresh=True), JUDGED)
         observation, _ = env.reset(seed=self.collector.num_steps)
         returns, alive = np.zeros(JUDGED), np.ones(JUDGED, np.bool_)
         while alive.any():
