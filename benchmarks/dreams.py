@@ -203,7 +203,8 @@ def dream_beside(model: Any, rows: dict[str, Tensor], episodes: int = 3, columns
 def save_picture(picture: Any, path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(path)
+    image = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
+    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
     print(f"wrote {path}")
 
 
