@@ -131,7 +131,6 @@ class LearnedWorld:
         states, valid = self.model.posterior(source.sample(sequences, self.rng))
         return tuple(part[valid] for part in states)
 
-    @torch.no_grad()
     def knows_beginnings(self) -> bool:
         """Whether an episode's first observation is among the rows that are kept."""
         assert self.experience is not None
