@@ -30,6 +30,7 @@ from mpagents.configuration import (
 )
 from mpagents.encoder_specification import EncoderSpec
 from mpagents.environments import EnvironmentSpec
+from mpagents.results.checkpoint import checkpoint_hash
 from mpagents.specification import check_slug, slug
 
 Place = tuple[str | int, ...]
@@ -156,6 +157,8 @@ def resolve_encoder(entry: EncoderEntry, env: EnvironmentSpec, spaces: Spaces) -
         content = fingerprint(path)
     else:
         encoder, config = _untrained(entry, env, spaces)
+    player = checkpoint_hash(Path(written.data.policy) / "checkpoint")
+    content = " ".join(filter(None, (content, player))) or None
     encoder.space(spaces.observation)
     spec = EncoderSpec(
         entry.label, slug(written.model or Path(str(written.checkpoint)).stem), written.model,

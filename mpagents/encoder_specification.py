@@ -26,7 +26,7 @@ class EncoderSpec:
     name: str  # of the model or the checkpoint, as folders have it
     model: str | None  # a registered name, or "module:Class"; None: from a checkpoint
     checkpoint: str | None  # a model's file, absolute
-    content: str | None  # a hash of what that file holds
+    content: str | None  # hashes of what that file and the trial of `data.policy` hold
     settings: dict[str, Any]  # `mpagents.encoders.EncoderSettings`
     config: dict[str, Any]  # the model's, whole; of a checkpoint's, what is changed
     fit: dict[str, Any]  # `generative.fit`'s; no steps: it stays as it was initialised

@@ -139,7 +139,7 @@ class TorchVectorEnv(VectorEnv):
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         if self.walk is None:
             raise gym.error.ResetNeeded("step was called before reset: call env.reset() first")
-        action = torch.as_tensor(np.asarray(actions), device=self.device)
+        action = torch.as_tensor(self._checked(actions), device=self.device)
         noise = self.noise(2)
         arrived, *came = move(self.torch_env, self.walk, action, noise[0])
         next_obs = self._seen(arrived.state)
@@ -156,6 +156,16 @@ class TorchVectorEnv(VectorEnv):
         obs = next_obs.copy()
         obs[ended] = self.torch_env.observe(tuple(part[begun] for part in self.walk.state)).cpu().numpy()  # drawing is dear
         return obs, reward, terminated, truncated, infos
+
+    def _checked(self, actions: Any) -> np.ndarray:
+        """The actions, if there is one for each environment and none is a number out of range: it would be some other's row."""
+        action, num = np.asarray(actions), self.torch_env.action.num
+        if action.shape != self.action_space.shape:
+            raise ValueError(f"actions have shape {action.shape}; expected {self.action_space.shape}, one for each environment")
+        if num is not None and (action.dtype.kind not in "iu" or action.min() < 0 or action.max() >= num):
+            got = f"{action.dtype} from {action.min()} to {action.max()}"
+            raise ValueError(f"actions are {got}; expected integers from 0 to {num - 1}")
+        return action
 
     def truth(self, state: State, told: np.ndarray | None = None) -> dict[str, Any]:
         """The true states where the environment tells them; `told` [n] marks for whom they are meant, everyone if None."""

@@ -138,6 +138,17 @@ def test_a_job_depends_on_what_is_fitted_not_on_its_use_or_the_checkpoints_place
     }
 
 
+def test_a_job_depends_on_what_the_policy_has_learned(tmp_path):
+    from mpagents.results.checkpoint import save_checkpoint
+
+    entry = {**VAE, "data": {**VAE["data"], "policy": str(tmp_path)}}
+    paths = []
+    for step, weight in (10, 1.0), (10, 2.0), (20, 2.0):
+        save_checkpoint(tmp_path / "checkpoint", step, {"weight": np.array(weight)}, keep=1)
+        paths += [job_of(trial).path for trial in study([entry]).trials().trials] * 2
+    assert paths[0] == paths[1] and len(set(paths)) == 3
+
+
 def test_a_trial_with_an_encoder_resumes_to_the_bit(seen, tmp_path, monkeypatch):
     """Killed between two checkpoints, it ends as one that ran through."""
     _, out, _ = seen

@@ -411,6 +411,12 @@ def test_world_refuses_a_step_before_reset_and_an_unknown_action():
     env.reset(seed=0)
     with pytest.raises(ValueError, match="action is 3; expected 0 … 2"):
         env.step(3)
+    vector = gymnasium.make_vec("envs:Catch-v0", 2, vectorization_mode="vector_entry_point")
+    vector.reset(seed=0)
+    with pytest.raises(ValueError, match="int64 from -1 to 0; expected integers from 0 to 2"):
+        vector.step(np.array([0, -1]))
+    with pytest.raises(ValueError, match=r"shape \(3,\); expected \(2,\)"):
+        vector.step(np.array([0, 1, 2]))
 
 
 @pytest.mark.parametrize("env_id", WORLDS)

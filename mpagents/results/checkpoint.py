@@ -138,6 +138,12 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
+def checkpoint_hash(folder: Path) -> str | None:
+    """SHA-256 of the newest checkpoint's manifest, so of all that it holds; None where there is none."""
+    found = [path for step in reversed(steps(folder)) if (path := folder / f"step={step}" / "manifest.json").is_file()]
+    return _hash(found[0]) if found else None
+
+
 def load_checkpoint(path: Path) -> dict:
     """The state in one checkpoint's folder. Raises DamagedCheckpoint, naming the file."""
     try:
