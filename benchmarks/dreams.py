@@ -3,9 +3,10 @@
 For each seed: frames of random play are recorded, a world model is trained on them, an agent trains in its dreams, and the
 policy is judged in the real world. In Catch actor-critic sees the state of `world_model`, which is filtered from real frames
 awake. In the gridworld DQN sees frames, dreamt by `diffusion_world_model` or real, through the code of a linear VAE; its first
-policy only plays, the world model learns from that too, and a second policy from its dreams is judged. Beside it stands the
-same with an untrained world model and one round (`--control N`: for so many of the seeds). Seconds are the processor's for this
-process, for the trainings only.
+policy only plays, the world model learns from that too, and a second policy from its dreams is judged. Where the first's play
+succeeds less often than random play, the second only plays too, and a third is judged. Beside it stands the same with an
+untrained world model and one round (`--control N`: for so many of the seeds). Seconds are the processor's for this process, for
+the trainings only.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from mpagents.dream import Dream, encoded_action
 from mpagents.torch_env import TorchEnv, TorchVectorEnv
 
 NUM_JUDGED = 500  # real episodes
+ROUNDS = 3  # of play, at most, the random one included
 NUM_VISITED = 5_000  # recorded episodes whose states dreams start in
 
 
@@ -57,8 +59,8 @@ def main() -> None:
             model = trained(run, fresh(run), windows_of(run.task, [run.rows]), run.task.fit)
             encoder = encoder_of(run)
         played = [run.rows]
-        if run.task.again:
-            played.append(learn_again(run, run.task.again, model, encoder))
+        while run.task.again and len(played) < ROUNDS and (len(played) == 1 or too_little(run, played)):
+            played.append(learn_again(run, run.task.again, model, encoder, played[1:]))
         with run.clocked("policy"):
             agent, dreamt = dreamer(run, model, encoder, run.task.dream_steps)
         found = [judged(run, model, encoder, agent)]
@@ -98,15 +100,24 @@ def trained(run: Run, model: Any, source: Windows, fit: dict[str, Any]) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def learn_again(run: Run, again: Again, model: Any, encoder: Any) -> dict[str, Tensor]:
-    """A policy from the model's dreams plays; the model learns on from that. Returns what was played."""
+def too_little(run: Run, played: list[dict[str, Tensor]]) -> bool:
+    """Whether what the last policy played succeeded less often than random play."""
+    returns = [(rows["reward"] * rows["mask"]).sum(1) for rows in (played[0], played[-1])]
+    at_random, of_policy = (float(run.task.succeeded(part).float().mean()) for part in returns)
+    if run.progress:
+        print(f"play succeeded {of_policy:.1%} at random {at_random:.1%}", flush=True)
+    return of_policy < at_random
+
+
+def learn_again(run: Run, again: Again, model: Any, encoder: Any, before: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """A policy from the model's dreams plays; the model learns on from that and what was played `before`. Returns the play."""
     with run.clocked("policy"):
         agent, _ = dreamer(run, model, encoder, again.dream_steps)
     play = exploring(agent, encoder, run.env.action.num, again.exploring)
-    played = recorded(run.task, 1_000 + run.seed, again.episodes, play)
+    played = recorded(run.task, 1_000 * (1 + len(before)) + run.seed, again.episodes, play)
     kept = {key: value[: again.kept] for key, value in run.rows.items()}
     with run.clocked("model"):
-        trained(run, model, windows_of(run.task, [kept, played]), again.fit)
+        trained(run, model, windows_of(run.task, [kept, *before, played]), again.fit)
     return played
 
 
