@@ -185,7 +185,7 @@ class DiffusionWorldModel(GenerativeModel):
 
     def _blurred(self, stack: Tensor, generator: torch.Generator) -> Tensor:
         """Under noise of a standard deviation that is uniform in [0, context_noise] for each sequence: [B, T, …] as given."""
-        std = torch.rand(len(stack), generator=generator).to(stack) * self.config.context_noise
+        std = torch.rand(len(stack), generator=generator, device=generator.device).to(stack) * self.config.context_noise
         return stack + std.view(-1, *(1,) * (stack.ndim - 1)) * drawn_normal(tuple(stack.shape), generator, stack)
 
     def _steps(self, batch: Batch) -> Steps:
