@@ -16,8 +16,8 @@ from generative.windows import Reading, Windows, windows
 from mpagents.dream import encoded_action
 from mpagents.torch_env import TorchEnv
 
-FIT = {"warm_up": 20, "device": "cpu", "log_every": 100, "validation_size": 200}
-AGENT = {"num_envs": 64, "compile": False, "log_every": 20_000}
+FIT = {"warm_up": 20, "log_every": 100, "validation_size": 200}
+AGENT: dict[str, Any] = {"num_envs": 64, "compile": False, "device": "cpu", "log_every": 20_000}
 HOLD = 0.5  # probability that random play repeats its action, so that it gets further
 Play: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # (frames, last actions [n], randomness) → actions [n]
 
@@ -38,8 +38,9 @@ class Task:
     """A world, how much of it is seen, and what is trained on that."""
 
     env: Callable[[], TorchEnv]
-    num_steps: int  # longest episode
-    episodes: int  # recorded
+    num_steps: int  # longest episode that is judged
+    random_steps: int  # and of random play, of which so many episodes are recorded:
+    episodes: int
     length: int  # of the sequences that the world model is trained on
     kind: str  # of world model
     model: dict[str, Any]  # its configuration, beyond shape and actions
@@ -49,7 +50,6 @@ class Task:
     dream_steps: int  # for the policy
     horizon: int  # of a dream
     temperature: float = 1.0  # of dreams
-    visited: bool = False  # dreams start in any state of some recorded episodes; else in those that begin one
     codes: dict[str, Any] | None = None  # of a VAE through whose code the agent sees frames; None: it sees the model's state
     again: Again | None = None
     succeeded: Callable[[Tensor], Tensor] = lambda returns: returns > 0
@@ -59,7 +59,8 @@ TASKS = {
     "catch": Task(
         Catch,
         num_steps=16,
-        episodes=3_000,
+        random_steps=16,
+        episodes=10_000,
         length=9,
         kind="world_model",
         model={"hidden": (256,), "unseen": 0.5, "reward_scale": 0.03},
@@ -73,11 +74,12 @@ TASKS = {
     "grid": Task(
         lambda: PixelGrid(size=20, cells=5, channels=1, max_episode_steps=None),
         num_steps=60,
-        episodes=10_000,
+        random_steps=240,  # longer ones get further: the door is opened and the goal found in twice as many of the steps
+        episodes=3_000,
         length=3,
         kind="diffusion_world_model",
-        model={"past": 1, "channels": (16, 32), "seen": (16, 32), "denoising": 2},
-        fit={"steps": 8_000, "batch_size": 24, "learning_rate": 2e-3},
+        model={"past": 1, "channels": (16, 32, 32), "seen": (16, 32), "denoising": 2},
+        fit={"steps": 8_000, "batch_size": 24, "learning_rate": 2e-3, "autocast": True},
         agent="dqn",
         settings={
             "train_every": 4,
@@ -90,20 +92,19 @@ TASKS = {
         },
         dream_steps=200_000,
         horizon=30,
-        visited=True,
         codes={"latent": 64, "hidden": (), "scale": 0.1},
         again=Again(
-            dream_steps=100_000,
+            dream_steps=60_000,
             episodes=3_000,
             exploring=0.3,
-            kept=4_000,
-            fit={"steps": 4_000, "batch_size": 24, "learning_rate": 1e-3},
+            kept=1_500,
+            fit={"steps": 4_000, "batch_size": 24, "learning_rate": 1e-3, "autocast": True},
         ),
     ),
 }
 
 
-def recorded(task: Task, seed: int, episodes: int, play: Play) -> dict[str, Tensor]:
+def recorded(task: Task, seed: int, episodes: int, num_steps: int, play: Play) -> dict[str, Tensor]:
     """Whole episodes [N, T + 1, …] as world models take them: a row is what an action led to."""
     env, n = task.env(), episodes
     generator = torch.Generator().manual_seed(seed)
@@ -113,7 +114,7 @@ def recorded(task: Task, seed: int, episodes: int, play: Play) -> dict[str, Tens
     running, no = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     begun = {"x": env.observe(state), "action": action, "reward": torch.zeros(n), "terminated": no}
     rows = [{**begun, "first": running, "mask": running}]
-    for _ in range(task.num_steps):
+    for _ in range(num_steps):
         action = play(rows[-1]["x"], action, generator)
         state, reward, ended = env.step(state, action, torch.rand(n, *env.noise_shape, generator=generator))
         seen = {"x": env.observe(state), "action": action, "reward": reward, "terminated": ended}
@@ -139,7 +140,8 @@ def exploring(agent: Any, encoder: Any, num: int | None, share: float) -> Play:
     """The greedy policy, but for a share of random actions."""
 
     def play(frames: Tensor, last: Tensor, generator: torch.Generator) -> Tensor:
-        greedy = torch.as_tensor(agent.predict(encoder(frames)[0].numpy(), deterministic=True)[0])
+        codes = encoder(frames.to(encoder.mean.device))[0].cpu().numpy()
+        greedy = torch.as_tensor(agent.predict(codes, deterministic=True)[0])
         random = torch.rand(len(last), generator=generator) < share
         return torch.where(random, torch.randint(num or 0, (len(last),), generator=generator), greedy)
 

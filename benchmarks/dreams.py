@@ -3,10 +3,10 @@
 For each seed: frames of random play are recorded, a world model is trained on them, an agent trains in its dreams, and the
 policy is judged in the real world. In Catch actor-critic sees the state of `world_model`, which is filtered from real frames
 awake. In the gridworld DQN sees frames, dreamt by `diffusion_world_model` or real, through the code of a linear VAE; its first
-policy only plays, the world model learns from that too, and a second policy from its dreams is judged. Where the first's play
-succeeds less often than random play, the second only plays too, and a third is judged. Beside it stands the same with an
-untrained world model and one round (`--control N`: for so many of the seeds). Seconds are the processor's for this process, for
-the trainings only.
+policy only plays, the world model learns from that too, and a second policy from its dreams is judged.
+Beside it stands the same with an untrained world model and one round (`--control N`: for so many of the seeds). Seconds are
+those of the trainings only: of this process's processor time, or with `--device cuda` of the clock; the agents learn on the
+processor there too, so that a GPU can be shared by several seeds.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ from mpagents.dream import Dream, encoded_action
 from mpagents.torch_env import TorchEnv, TorchVectorEnv
 
 NUM_JUDGED = 500  # real episodes
-ROUNDS = 3  # of play, at most, the random one included
-NUM_VISITED = 5_000  # recorded episodes whose states dreams start in
+NUM_VISITED = 5_000  # episodes of a recording whose states dreams start in
 
 
 def main() -> None:
@@ -49,20 +48,21 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--control", type=int, help="seeds with an untrained model beside; all by default")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of the first seed's dream beside real frames")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where world models are trained and dreamt")
     parser.add_argument("--progress", action="store_true", help="print the trainings' losses")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table = Table("seed", "real steps", "dream's return", "real return", "success", "untrained", "s model", "s policy")
     for number in range(arguments.seeds):
-        run = Run(TASKS[arguments.task], arguments.first + number, arguments.progress)
+        run = Run(TASKS[arguments.task], arguments.first + number, arguments.device, arguments.progress)
         with run.clocked("model"):
             model = trained(run, fresh(run), windows_of(run.task, [run.rows]), run.task.fit)
             encoder = encoder_of(run)
         played = [run.rows]
-        while run.task.again and len(played) < ROUNDS and (len(played) == 1 or too_little(run, played)):
-            played.append(learn_again(run, run.task.again, model, encoder, played[1:]))
+        if run.task.again:
+            played.append(learn_again(run, run.task.again, model, encoder))
         with run.clocked("policy"):
-            agent, dreamt = dreamer(run, model, encoder, run.task.dream_steps)
+            agent, dreamt = dreamer(run, model, encoder, run.task.dream_steps, played)
         found = [judged(run, model, encoder, agent)]
         if arguments.control is None or number < arguments.control:
             found.append(untrained(run, encoder))
@@ -71,53 +71,45 @@ def main() -> None:
         table.add_row(str(run.seed), *told, *success, *(f"{run.seconds[part]:.0f}" for part in ("model", "policy")))
         if arguments.pictures and not number:
             arguments.pictures.mkdir(parents=True, exist_ok=True)
-            save_picture(dream_beside(model, run.rows), arguments.pictures / f"dream-{arguments.task}.png")
+            save_picture(dream_beside(model.to("cpu"), run.rows), arguments.pictures / f"dream-{arguments.task}.png")
     Console().print(table)
 
 
 class Run:
     """A task with a seed, the random play that is learned from, and the seconds that trainings took."""
 
-    def __init__(self, task: Task, seed: int, progress: bool) -> None:
-        self.task, self.seed, self.progress = task, seed, progress
+    def __init__(self, task: Task, seed: int, device: str, progress: bool) -> None:
+        self.task, self.seed, self.device, self.progress = task, seed, device, progress
+        self.clock = time.process_time if device == "cpu" else time.perf_counter  # a process that waits for a GPU spins
         self.env: TorchEnv = task.env()
-        self.rows = recorded(task, seed, task.episodes, at_random(self.env.action.num))
+        self.rows = recorded(task, seed, task.episodes, task.random_steps, at_random(self.env.action.num))
         self.seconds = {"model": 0.0, "policy": 0.0}
 
     @contextmanager
     def clocked(self, name: str) -> Iterator[None]:
-        """Adds this process's time to `seconds[name]`."""
-        begun = time.process_time()
+        """Adds the time to `seconds[name]`."""
+        begun = self.clock()
         yield
-        self.seconds[name] += time.process_time() - begun
+        self.seconds[name] += self.clock() - begun
 
 
 def trained(run: Run, model: Any, source: Windows, fit: dict[str, Any]) -> Any:
-    for step, metrics in generative.fit(model.requires_grad_(True), source, **FIT, **fit, seed=run.seed):
+    for step, metrics in generative.fit(model.requires_grad_(True), source, **FIT, **fit, device=run.device, seed=run.seed):
         if run.progress:
             told = {key: round(float(metrics[key]), 2) for key in metrics if key.split("/")[-1] in PRINTED}
             print(f"model {step} {told}", flush=True)
     return model.eval().requires_grad_(False)
 
 
-def too_little(run: Run, played: list[dict[str, Tensor]]) -> bool:
-    """Whether what the last policy played succeeded less often than random play."""
-    returns = [(rows["reward"] * rows["mask"]).sum(1) for rows in (played[0], played[-1])]
-    at_random, of_policy = (float(run.task.succeeded(part).float().mean()) for part in returns)
-    if run.progress:
-        print(f"play succeeded {of_policy:.1%} at random {at_random:.1%}", flush=True)
-    return of_policy < at_random
-
-
-def learn_again(run: Run, again: Again, model: Any, encoder: Any, before: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """A policy from the model's dreams plays; the model learns on from that and what was played `before`. Returns the play."""
+def learn_again(run: Run, again: Again, model: Any, encoder: Any) -> dict[str, Tensor]:
+    """A policy from the model's dreams plays, and the model learns on from that too. Returns what was played."""
     with run.clocked("policy"):
-        agent, _ = dreamer(run, model, encoder, again.dream_steps)
+        agent, _ = dreamer(run, model, encoder, again.dream_steps, [run.rows])
     play = exploring(agent, encoder, run.env.action.num, again.exploring)
-    played = recorded(run.task, 1_000 * (1 + len(before)) + run.seed, again.episodes, play)
+    played = recorded(run.task, 1_000 + run.seed, again.episodes, run.task.num_steps, play)
     kept = {key: value[: again.kept] for key, value in run.rows.items()}
     with run.clocked("model"):
-        trained(run, model, windows_of(run.task, [kept, *before, played]), again.fit)
+        trained(run, model, windows_of(run.task, [kept, played]), again.fit)
     return played
 
 
@@ -127,7 +119,8 @@ PRINTED = ("loss", "kl", "squared_error", "reward", "end")
 def fresh(run: Run) -> Any:
     torch.manual_seed(run.seed)
     shape, num = run.env.observation.frame, run.env.action.num
-    return generative.build(run.task.kind, shape=shape, action_size=num, **run.task.model).eval().requires_grad_(False)
+    model = generative.build(run.task.kind, shape=shape, action_size=num, **run.task.model)
+    return model.to(run.device).eval().requires_grad_(False)
 
 
 def encoder_of(run: Run) -> mpagents.Encoder | None:
@@ -142,15 +135,15 @@ def encoder_of(run: Run) -> mpagents.Encoder | None:
         pass
     encoder = mpagents.Encoder(vae.eval().requires_grad_(False))
     encoder.measure([frames[:: len(frames) // 3_000]])
-    return encoder
+    return encoder.to(run.device)
 
 
-def dreamer(run: Run, model: Any, encoder: Any, steps: int) -> tuple[Any, float]:
-    """(a policy, its last mean return in the dream), from the states of some recorded episodes."""
-    task, starts = run.task, begun(run, model)
+def dreamer(run: Run, model: Any, encoder: Any, steps: int, played: list[dict[str, Tensor]]) -> tuple[Any, float]:
+    """(a policy, its last mean return in the dream), from states of what was played."""
+    task, starts = run.task, begun(run, model, played)
     observes: Any = "observation" if encoder else "features"
     dream = Dream(model, starts, run.env.action, horizon=task.horizon, observes=observes, temperature=task.temperature)
-    venv: Any = TorchVectorEnv(dream, AGENT["num_envs"])
+    venv: Any = TorchVectorEnv(dream, AGENT["num_envs"], run.device)
     venv = mpagents.EncodeObservation(venv, encoder) if encoder else venv
     agent = mpagents.make_agent(task.agent, venv, seed=run.seed, **AGENT, **task.settings)
     dreamt = 0.0
@@ -162,13 +155,12 @@ def dreamer(run: Run, model: Any, encoder: Any, steps: int) -> tuple[Any, float]
     return agent, dreamt
 
 
-def begun(run: Run, model: Any) -> tuple[Tensor, ...]:
-    """States to start dreams in."""
+def begun(run: Run, model: Any, played: list[dict[str, Tensor]]) -> tuple[Tensor, ...]:
+    """States to start dreams in, those of real steps."""
     with torch.no_grad():
-        if not run.task.visited:
-            return model.begin(run.rows["x"][:, 0])
-        states, valid = model.posterior({key: value[:NUM_VISITED] for key, value in run.rows.items()})
-    return tuple(part[valid] for part in states)
+        rows = [{key: value[:NUM_VISITED].to(run.device) for key, value in part.items()} for part in played]
+        visited = [tuple(part[valid] for part in states) for states, valid in map(model.posterior, rows)]
+    return tuple(map(torch.cat, zip(*visited)))
 
 
 def judged(run: Run, model: Any, encoder: Any, agent: Any) -> Tensor:
@@ -178,21 +170,22 @@ def judged(run: Run, model: Any, encoder: Any, agent: Any) -> Tensor:
     state = env.reset(torch.rand(n, *env.noise_shape, generator=generator))
     returns, running, no = torch.zeros(n), torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     with torch.no_grad():
-        believed = model.begin(env.observe(state))
+        believed = model.begin(env.observe(state).to(run.device))
         for _ in range(run.task.num_steps):
             seen = encoder(model.observation(believed))[0] if encoder else model.features(believed)
-            action = torch.as_tensor(agent.predict(seen.numpy(), deterministic=True)[0])
+            action = torch.as_tensor(agent.predict(seen.cpu().numpy(), deterministic=True)[0])
             state, reward, ended = env.step(state, action, torch.rand(n, *env.noise_shape, generator=generator))
             returns += reward * running
             running &= ~ended
-            believed = model.filter(believed, encoded_action(action, env.action.num), env.observe(state), no)
+            taken = encoded_action(action, env.action.num)
+            believed = model.filter(believed, *(part.to(run.device) for part in (taken, env.observe(state), no)))
     return returns
 
 
 def untrained(run: Run, encoder: Any) -> Tensor:
     """The same with a world model that has learned nothing."""
     model = fresh(run)
-    return judged(run, model, encoder, dreamer(run, model, encoder, run.task.dream_steps)[0])
+    return judged(run, model, encoder, dreamer(run, model, encoder, run.task.dream_steps, [run.rows])[0])
 
 
 def dream_beside(model: Any, rows: dict[str, Tensor], episodes: int = 3, columns: int = 12) -> Any:

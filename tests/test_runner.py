@@ -169,7 +169,7 @@ def mine(folder: Path) -> list[str]:
 
 
 def test_study_survives_a_killed_worker(study_file, tmp_path):
-    study_file(SLOW.replace("300_000_000", "40_000_000").replace("seeds: 4", "seeds: 2"))
+    study_file(SLOW.replace("300_000_000", "14_000_000").replace("seeds: 4", "seeds: 2"))
     process = start(tmp_path, "run", "study.yaml", "--workers", "2", "--json")
     wait_until(lambda: list(tmp_path.glob("runs/slow/*/*/*/checkpoint/step=*")), 60, "a checkpoint")
     processes = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal() and is_worker(entry)]

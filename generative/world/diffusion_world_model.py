@@ -8,8 +8,9 @@ step is to follow the probability-flow ODE by a few steps of DDIM from noise tha
 noise. Alonso et al. 2024, "Diffusion for World Modeling" (DIAMOND), arXiv:2405.12399, which denoises in 3 steps too.
 
 Deviations: the cosine schedule and v instead of EDM's preconditioning (much the same with data of standard deviation 1); heads
-on convolutions of s_t instead of an LSTM; the denoiser and the heads see states under more or less noise in training
-(`context_noise`), so that a dream's own small errors don't grow (Valevski et al. 2024, arXiv:2408.14837).
+on convolutions of s_t instead of an LSTM, whose features of s_{t−1} the denoiser is told too; the denoiser and the heads see
+states under more or less noise in training (`context_noise`), so that a dream's own small errors don't grow (Valevski et al.
+2024, arXiv:2408.14837).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class DiffusionWorldModelConfig:
     channels: tuple[int, ...] = (16, 32)  # of the denoiser's scales for frames; each but the first halves the sides
     seen: tuple[int, ...] = (16, 32)  # channels of the heads' encoder for frames; each halves the sides
     embedding: int = 64  # numbers that tell the denoiser time and action
-    features: int = 128  # numbers that tell of a state
+    features: int = 128  # numbers that tell of a state, the heads and the denoiser
     activation: Activation = "silu"
     context_noise: float = 0.1  # greatest standard deviation of the noise on states in training, frames being in [−1, 1]
     reward_scale: float = 0.1  # standard deviation of a reward, in its units
@@ -66,12 +67,16 @@ class DiffusionWorldModelConfig:
 
 
 class Denoiser(nn.Module):
-    """v̂ [B, …] of x_τ [B, …] at noise steps τ [B], given K past observations side by side and an action."""
+    """v̂ [B, …] of x_τ [B, …] at noise steps τ [B], given K past observations side by side, their features, and an action.
+
+    The features carry far what convolutions carry a few pixels: whether a door opens may hang on a key at the other end.
+    """
 
     def __init__(self, config: DiffusionWorldModelConfig, form: DataForm) -> None:
         super().__init__()
         self.time = TimeEmbedding(config.num_steps, config.embedding)
         self.action = nn.Linear(config.action_size, config.embedding)
+        self.features = nn.Linear(config.features, config.embedding)
         channels, seen = form.inner[0], form.inner[0] * (config.past + 1)
         self.body: TimedUNet | TimedMLP
         if form.is_frames:
@@ -80,8 +85,8 @@ class Denoiser(nn.Module):
             self.body = TimedMLP(seen, config.hidden, channels, config.embedding)
         start_at_zero(self.body.output)
 
-    def forward(self, x: Tensor, t: Tensor, past: Tensor, action: Tensor) -> Tensor:
-        return self.body(torch.cat([x, past], 1), self.time(t) + self.action(action))
+    def forward(self, x: Tensor, t: Tensor, past: Tensor, features: Tensor, action: Tensor) -> Tensor:
+        return self.body(torch.cat([x, past], 1), self.time(t) + self.features(features) + self.action(action))
 
 
 class DiffusionWorldModel(GenerativeModel):
@@ -166,8 +171,9 @@ class DiffusionWorldModel(GenerativeModel):
 
     def _denoised(self, x: Tensor, past: Tensor, action: Tensor) -> Tensor:
         """x_0 [n, …] from noise, by x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s) ε̂ between the levels (DDIM with η = 0)."""
+        features = self.encoder(past)
         for (t, kept), (_, kept_then) in pairwise(self.levels):
-            velocity = self.denoiser(x, torch.full((len(x),), t, device=x.device), past, action)
+            velocity = self.denoiser(x, torch.full((len(x),), t, device=x.device), past, features, action)
             clean = math.sqrt(kept) * x - math.sqrt(1 - kept) * velocity
             clean = clean.clamp(-1, 1) if self.form.is_frames else clean
             noise = (x - math.sqrt(kept) * clean) / math.sqrt(1 - kept)
@@ -180,7 +186,7 @@ class DiffusionWorldModel(GenerativeModel):
         t = spread_times(len(x0), self.config.num_steps, generator).to(x0.device)
         kept = self.noising.alpha_bar
         velocity = at(kept.sqrt(), t, x0) * noise - at((1 - kept).sqrt(), t, x0) * x0
-        made = self.denoiser(diffused(x0, t, noise, self.noising), t, past, action)
+        made = self.denoiser(diffused(x0, t, noise, self.noising), t, past, self.encoder(past), action)
         return ((velocity - made) ** 2).flatten(1).sum(1)
 
     def _blurred(self, stack: Tensor, generator: torch.Generator) -> Tensor:
