@@ -74,7 +74,7 @@ TASKS = {
     "grid": Task(
         lambda: PixelGrid(size=20, cells=5, channels=1, max_episode_steps=None),
         num_steps=60,
-        random_steps=240,  # longer ones get further: the door is opened and the goal found in twice as many of the steps
+        random_steps=240,  # than in 60 steps, the goal is found in 1.9 times as many of them
         episodes=3_000,
         length=3,
         kind="diffusion_world_model",

@@ -3,10 +3,9 @@
 For each seed: frames of random play are recorded, a world model is trained on them, an agent trains in its dreams, and the
 policy is judged in the real world. In Catch actor-critic sees the state of `world_model`, which is filtered from real frames
 awake. In the gridworld DQN sees frames, dreamt by `diffusion_world_model` or real, through the code of a linear VAE; its first
-policy only plays, the world model learns from that too, and a second policy from its dreams is judged.
-Beside it stands the same with an untrained world model and one round (`--control N`: for so many of the seeds). Seconds are
-those of the trainings only: of this process's processor time, or with `--device cuda` of the clock; the agents learn on the
-processor there too, so that a GPU can be shared by several seeds.
+policy only plays, the world model learns from that too, and a second policy from its dreams is judged. Beside it stands the
+same with an untrained world model and one round (`--control N`: for so many of the seeds). Seconds are those of the trainings
+only: this process's processor time, with `--device cuda` wall time. The agents learn on the processor there too.
 """
 
 from __future__ import annotations
