@@ -202,6 +202,23 @@ def test_diffusion_state_is_known_only_where_its_past_is():
         model.loss({key: value[:1, :2] for key, value in batch.items()}, generator=seeded())
 
 
+@FRAMES
+def test_denoiser_is_told_the_states_features_and_shapes_them(frames):
+    """Features that are other draw other observations; and what denoising lacks reaches the encoder by itself."""
+    model = tiny("diffusion_world_model", frames)
+    batch = Walk(num_steps=4, frames=frames).sample(8, seeded())
+    state, noise = model.begin(batch["x"][:, 0]), torch.rand(8, model.num_noise, generator=seeded())
+    drawn = model.observation(model.imagine(state, batch["action"][:, 1], noise)[0])
+    with torch.no_grad():
+        for parameter in model.outcome.parameters():
+            parameter.zero_()  # neither reward nor end can move the encoder
+    model.encoder.requires_grad_(True)
+    model.loss(batch, generator=seeded())[0].backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.encoder.parameters())
+    with model.encoder.register_forward_hook(lambda module, given, features: features + 1):
+        assert not torch.equal(drawn, model.observation(model.imagine(state, batch["action"][:, 1], noise)[0]))
+
+
 def test_world_model_predicts_a_controlled_system_as_it_is():
     """E[x_{t+k}] of the true system after actions, from a state with little doubt; and the bound is below the likelihood."""
     system = LinearDynamicalSystem(((0.9,),), ((1.0,),), ((0.8,),), state_std=0.05, emission_std=0.05, num_steps=6)
