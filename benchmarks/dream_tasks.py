@@ -84,6 +84,7 @@ TASKS = {
         settings={
             "train_every": 4,
             "n_step": 3,
+            "discount": 0.95,  # at 0.99 the 0.02 that a dream may pay for each step beside the goal is worth more than the goal
             "replay_size": 100_000,
             "learning_starts": 2_000,
             "hidden_sizes": (128, 128),
