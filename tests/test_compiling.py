@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,6 +57,24 @@ def test_graph_that_the_compiler_refuses_runs_eagerly_and_says_so(monkeypatch, t
     torch.testing.assert_close(same, plain)
     (line,) = capsys.readouterr().err.splitlines()
     assert "running eagerly" in line
+
+
+def test_library_that_kills_a_process_is_tried_once_and_never_loaded_here(monkeypatch, tmp_path, capsys):
+    """Training goes on eagerly, later processes don't compile it again."""
+    built = []
+
+    def compiled(traced, examples, options):
+        built.append(Path(options["aot_inductor.output_path"]))
+        built[-1].touch()  # no library
+        return built[-1]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch._inductor, "aot_compile", compiled)
+    for _ in range(2):
+        monkeypatch.setattr(compiling, "_GRAPHS", {})
+        torch.testing.assert_close(graph(descend, "killer", True)(*arguments()), descend(*arguments()))
+        assert "running eagerly" in capsys.readouterr().err
+    assert len(built) == 1
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 A graph is traced (a second at most) and compiled ahead of time by AOTInductor into a library, which is kept in
 `$XDG_CACHE_HOME/mpagents/graphs` under a hash of the traced operations, torch's version and the processor: the first process on
 a machine pays 10–20 s, and no change of the code can meet an old library. Later processes load it in milliseconds by the note
-that `graph_index` keeps, or trace again where there can be none.
+that `graph_index` keeps, or trace again where there can be none. A library is first loaded by a process of its own: where that
+dies (seen with one machine's torch 2.11 for CUDA 13), training goes on eagerly.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -31,6 +33,7 @@ from mpagents.deep.graph_index import note_of
 
 Compile = Literal["auto", "true", "false"] | bool
 
+LOAD = "import sys, torch; from torch._C._aoti import AOTIModelContainerRunnerCpu as Runner; Runner(sys.argv[1], 1)"
 WORTH_IT = 5_000  # updates; below, compiling costs more than it saves where nothing is cached yet
 
 
@@ -138,11 +141,14 @@ def _library(
         run = torch._inductor.compile(traced, list(examples))
         return lambda tensors: run(*tensors)
     path = graph_folder() / f"{_digest(traced, described)}.so"
+    killer = path.with_suffix(".killer")  # stands where a process of its own died of loading it
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if not path.exists():
-                _build(traced, examples, path)
+            if not path.exists() and not killer.exists():
+                _build(traced, examples, path, killer)
+    if killer.exists():
+        raise RuntimeError("a process that loaded the library died")
     if note is not None:
         temporary = note.with_suffix(f".{os.getpid()}")
         temporary.write_text(path.name)
@@ -156,12 +162,16 @@ def _loaded(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     return AOTIModelContainerRunnerCpu(str(path), 1).run
 
 
-def _build(traced: GraphModule, examples: list[Tensor], path: Path) -> None:
+def _build(traced: GraphModule, examples: list[Tensor], path: Path, killer: Path) -> None:
     print("compiling a graph (10–20 s, once on this machine)", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = {"aot_inductor.output_path": f"{folder}/graph.so"}
-        Path(str(torch._inductor.aot_compile(traced, tuple(examples), options=options))).replace(path)
+        library = Path(str(torch._inductor.aot_compile(traced, tuple(examples), options=options)))
+        if subprocess.run([sys.executable, "-c", LOAD, library], capture_output=True).returncode == 0:
+            library.replace(path)
+        else:
+            killer.touch()
 
 
 def graph_folder() -> Path:
