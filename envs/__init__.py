@@ -27,6 +27,7 @@ ENTRY_POINTS: dict[str, tuple[str, int | None]] = {
     "Catch-v0": ("envs.pixels.catch:single", None),
     "PixelGrid-v0": ("envs.pixels.grid:single", 100),
     "Sprites-v0": ("envs.pixels.sprites:single", 30),
+    "MiniGrid-v0": ("envs.pixels.minigrid:single", None),
 }
 VECTOR_ENTRY_POINTS = {  # stepped as one batch in torch
     "TorchCartPole-v1": "envs.classic.cartpole:vector",

@@ -88,7 +88,7 @@ def _is_exact(layer: gym.Env | VectorEnv) -> bool:
         encodes = isinstance(layer, EncodeObservation) and not layer.encoder.recurrent  # then it keeps nothing
         return encodes or (type(layer).__name__ in EXACT_WRAPPERS and type(layer).__module__.startswith("gymnasium."))
     own = hasattr(layer, "snapshot") and hasattr(layer, "restore")
-    return own or type(layer).__module__.startswith(EXACT_MODULES) or _is_ours(layer)
+    return own or type(layer).__module__.startswith(EXACT_MODULES) or (_is_ours(layer) and getattr(layer, "exact", True))
 
 
 def _layer_state(layer: gym.Env | VectorEnv) -> dict:

@@ -12,7 +12,7 @@ from mpagents.agents import AGENTS, agent_class
 from mpagents.configuration import InvalidInput
 from tests.test_trial import check_resumed_to_the_bit, trial
 
-NEEDS_MORE = {"WorldModel-v0"}  # a trained model: it is tested with its own
+NEEDS_MORE = {"WorldModel-v0", "MiniGrid-v0"}  # a trained model, with which it is tested; a package
 GYMNASIUM = ["FrozenLake-v1", "CliffWalking-v1", "Taxi-v4", "Blackjack-v1", "CartPole-v1", "Acrobot-v1", "MountainCar-v0",
              "MountainCarContinuous-v0", "Pendulum-v1"]  # fmt: skip
 ENVIRONMENTS = [*GYMNASIUM, *(f"envs:{name}" for name in envs.ENTRY_POINTS if name not in NEEDS_MORE)]

@@ -19,7 +19,8 @@ from envs.pixels.catch import BALL_RADIUS, Catch
 from envs.pixels.drawing import bar, centres, disc
 from envs.pixels.grid import PixelGrid
 from envs.pixels.sprites import TARGET_RADIUS, Sprites
-from mpagents.snapshot import restore, snapshot
+from mpagents.environments import EnvironmentSpec, make, make_vector
+from mpagents.snapshot import is_exact, restore, snapshot
 from mpagents.torch_env import TorchVectorEnv, advance, begin
 
 WORLDS = {"PixelCartPole-v0": PixelCartPole, "Catch-v0": Catch, "PixelGrid-v0": PixelGrid, "Sprites-v0": Sprites}
@@ -295,6 +296,35 @@ def test_world_passes_both_checkers(env_id):
     assert env.observation_space.shape[:2] == (40, 40)
     env.reset(seed=0)
     assert env.render().shape == (256, 256, 3) if env_id != "PixelGrid-v0" else env.render().shape[0] >= 256
+
+
+@pytest.mark.parametrize(("view", "shape"), [("full", (40, 40, 3)), ("partial", (56, 56, 3))])
+def test_minigrid_shows_a_level_whole_or_as_the_agent_sees_it_and_tells_the_truth(view, shape):
+    pytest.importorskip("minigrid")
+    spec = EnvironmentSpec("envs:MiniGrid-v0", kwargs={"view": view, "max_steps": 30})
+    env = make(spec, "rgb_array")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="The system font")  # of pygame, in windows
+        check_env(env.unwrapped)
+        sb3_check_env(env)
+    frame, info = env.reset(seed=0)
+    began = info["state"]
+    column, row, direction, carrying = began.astype(int)
+    assert frame.shape == shape and carrying == 0
+    row, column = (6, 3) if view == "partial" else (row, column)
+    cell = frame[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+    red = cell[..., 0] > cell[..., 1].astype(int) + 150
+    assert 8 < red.sum() < 40  # the agent, a triangle; in its own view it stands in the middle of the lowest line
+    _, _, _, _, info = env.step(0)
+    assert info["state"].tolist() == [*began[:2], (direction - 1) % 4, 0]
+    assert env.render().shape[2] == 3
+    vector = make_vector(spec, 2)
+    assert vector.reset(seed=0)[1]["state"].shape == (2, 4) and not is_exact(vector)
+    with pytest.raises(ValueError, match="view is 'above'; expected 'full' or 'partial'"):
+        gymnasium.make("envs:MiniGrid-v0", view="above")
+    with pytest.raises(ValueError, match="level is 'CartPole-v1'; expected one of MiniGrid's"):
+        gymnasium.make("envs:MiniGrid-v0", level="CartPole-v1")
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
