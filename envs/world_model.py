@@ -58,7 +58,7 @@ def dream(
     if actions == "recorded":
         source = Recording(recording, length=REPLAYED, actions="led", **settings or {})
         batch = source.sample(min(num_starts, REPLAYED), torch.Generator().manual_seed(0))
-        return Beside(model, batch, _actions(source), seen=seen, temperature=temperature)
+        return Beside(model, batch, _actions(source), seen=seen, temperature=temperature, horizon=horizon)
     source = Recording(recording, length=LENGTH, crossing=True, actions="led", **settings or {})
     chosen = _actions(source)
     width = chosen.num or len(chosen.low)

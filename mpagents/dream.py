@@ -66,7 +66,13 @@ class Dream:
         temperature: float = 1.0,  # of what is drawn: 0 follows the mean
         ends: Ends = "threshold",
     ) -> None:
-        """Raises ValueError where there is nothing to start from."""
+        """Raises ValueError where there is nothing to start from, and for settings that can't be."""
+        if ends not in ("threshold", "draw"):
+            raise ValueError(f"ends is {ends!r}; expected 'threshold' or 'draw'")
+        if observes not in ("observation", "features"):
+            raise ValueError(f"observes is {observes!r}; expected 'observation' or 'features'")
+        if not temperature >= 0:
+            raise ValueError(f"temperature is {temperature}; expected 0 or more")
         if not starts or not len(starts[0]):
             raise ValueError("starts hold no state; expected at least one that was visited and not terminated")
         self.model, self.action = model, action

@@ -20,11 +20,19 @@ HEIGHT = 128  # pixels that a picture has at least
 
 
 class Beside:
-    """A `TorchEnv` that follows the recorded actions, whatever is asked of it. An episode ends where its recording does."""
+    """A `TorchEnv` that follows the recorded actions, whatever is asked of it. An episode ends where its recording does,
+    or is cut after `horizon` steps."""
 
-    max_episode_steps: int | None = None
-
-    def __init__(self, model: Any, batch: dict[str, Tensor], action: ArraySpec, *, seen: int = 1, temperature: float = 0.0):
+    def __init__(
+        self,
+        model: Any,
+        batch: dict[str, Tensor],
+        action: ArraySpec,
+        *,
+        seen: int = 1,
+        temperature: float = 0.0,
+        horizon: int | None = None,
+    ) -> None:
         """`batch` are sequences as world models are fitted to; `seen` rows are shown to the model before it dreams.
 
         Raises ValueError for what isn't frames, and where no sequence goes on after `seen` rows.
@@ -36,6 +44,7 @@ class Beside:
         if seen < 1 or not going_on.any():
             raise ValueError(f"seen is {seen}; expected at least 1 and fewer than the {int(length.max())} rows of a sequence")
         self.model, self.action, self.temperature, self.seen = model, action, temperature, seen
+        self.max_episode_steps = horizon
         self.x, self.led, self.length = batch["x"][going_on], batch["action"][going_on], length[going_on]
         with torch.no_grad():
             states, _ = model.posterior({name: part[going_on, :seen] for name, part in batch.items()})

@@ -80,6 +80,8 @@ class Encoder(nn.Module):
         self.name = type(model).__name__
         if not callable(getattr(model, "encode", None)):
             raise ValueError(f"{self.name} with this configuration has no `encode`; expected a model that describes its data")
+        if hasattr(model, "imagine"):
+            raise ValueError(f"{self.name} is a world model: an agent sees its state in a Dream, by observes='features'")
         self.model = model.eval().requires_grad_(self.mode != "frozen")
         self.shape = datum_shape(model)
         self.recurrent = is_recurrent(model)
@@ -131,6 +133,8 @@ class Encoder(nn.Module):
             if key not in obs:
                 raise ValueError(f"observation has the entries {', '.join(obs)}; set `key` to the one that is encoded")
             obs = obs[key]
+        if not isinstance(obs, Tensor):
+            obs = torch.as_tensor(np.asarray(obs), device=next(self.model.parameters()).device)
         return as_recorded(obs, self.shape, self.settings.size, self.settings.grey)
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> tuple[Tensor, Metrics]:

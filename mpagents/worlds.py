@@ -44,6 +44,8 @@ class Learning:
 def model_config(model: str, settings: dict[str, Any], observation: gym.Space, action: gym.Space) -> Any:
     """The configuration of a world model for these spaces. Raises ValueError where there can be none."""
     seen, acted = array_spec(observation), array_spec(action)
+    if seen.num is not None:
+        raise ValueError(f"model is {model!r}, and observations are {observation}; expected vectors or frames, or model 'auto'")
     shape = seen.frame or (len(seen.low),)
     told = {"shape": shape, "in_features": shape[0], "action_size": acted.num or len(acted.low)}
     cls = generative.model_class(model)

@@ -187,7 +187,7 @@ def test_codes_along_episodes_are_those_of_the_plain_environment_final_ones_too(
     plain, env = catch(3, same_step), EncodeObservation(catch(3, same_step), encoder)
     seen, codes, ends = plain.reset(seed=0)[0], env.reset(seed=0)[0], 0
     for _ in range(40):
-        np.testing.assert_allclose(codes, encoder(torch.from_numpy(seen))[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(codes, encoder(seen)[0], rtol=1e-4, atol=1e-5)
         assert codes in env.observation_space
         action = np.array([0, 1, 2])
         seen, _, terminated, _, told = plain.step(action)
@@ -433,6 +433,7 @@ def test_agents_that_cannot_learn_an_encoder_and_models_that_cannot_be_learned_a
         ("gan", {"shape": SHAPE, "hidden": (4,)}, "joint", "its players minimise losses of their own"),
         ("vae", {"shape": SHAPE, "hidden": (4,), "num_classes": 2}, "joint", "its loss needs 'label'"),
         ("glow", {"shape": SHAPE, "num_steps": 1, "num_classes": 2}, "frozen", "has no `encode`"),
+        ("world_model", {"shape": SHAPE, "action_size": 2}, "frozen", "WorldModel is a world model"),
     ]:
         with pytest.raises(ValueError, match=message):
             Encoder(built(name, **config), mode=mode)

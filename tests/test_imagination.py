@@ -24,6 +24,8 @@ from tests.test_trial import same_state
 
 TINY = {"collect_steps": 40, "updates": 3, "batch_size": 4, "dreams": 8, "horizon": 4, "rollouts": 2, "judged_steps": 9}
 POLE = EnvironmentSpec("CartPole-v1", label="pole")
+BALL = EnvironmentSpec("envs:Catch-v0", label="ball", kwargs={"size": 16})
+SEEING = {"memory": 8, "embedding": 8, "latent_size": 2, "classes": 4, "hidden": [8]}  # of a small world_model
 LAKE = EnvironmentSpec("FrozenLake-v1", label="lake")
 
 
@@ -152,8 +154,10 @@ QUICK_DQN = {"inner": "dqn", "inner_settings": {"learning_starts": 32, "train_ev
         (LAKE, {}),
         (LAKE, {"inner": "actor_critic"}),
         (LAKE, QUICK_DQN | {"real_share": 0.5}),
+        (BALL, {"settings": SEEING}),
+        (BALL, {"settings": {"past": 1, "channels": [4], "seen": [4], "features": 8}, "model": "diffusion_world_model"}),
     ],
-    ids=["actor_critic", "dqn", "dqn mixed", "counts planned", "counts dreamt", "counts mixed"],
+    ids=["actor_critic", "dqn", "dqn mixed", "counts planned", "counts dreamt", "counts mixed", "frames", "frames denoised"],
 )
 def test_imagination_resumes_to_the_bit(spec, settings, tmp_path):
     settings = {"log_every": 40, **TINY, **settings}
@@ -204,6 +208,7 @@ def test_imagination_refuses_what_it_cannot_learn():
     for config, observation, action, message in (
         ({}, gymnasium.spaces.Discrete(3), box, "expected Discrete"),
         ({"model": "vae"}, vector, box, "imagines nothing"),
+        ({"model": "ensemble_dynamics"}, gymnasium.spaces.Discrete(3), two, "expected vectors or frames, or model 'auto'"),
         ({"length": 1}, vector, box, "length is 1; expected at least 2"),
         (
             {"length": 4, "model": "diffusion_world_model", "settings": {"past": 4}},

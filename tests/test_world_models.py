@@ -15,6 +15,7 @@ from generative.world.protocol import WorldModel, standard_normal
 from generative.world.transitions import transitions
 from mpagents.dream import Dream
 from mpagents.dream_beside import Beside
+from mpagents.python_api import make_agent
 from mpagents.recording import RecordingSpec, record
 from mpagents.tabular.dream import FiniteDream
 from mpagents.tabular.mdp import FiniteMDP
@@ -198,22 +199,52 @@ def test_dream_draws_its_ends_where_asked(fitted):
         assert ended.float().mean() == pytest.approx(share, abs=0.03)
     with pytest.raises(ValueError, match="starts hold no state"):
         Dream(Doubtful, (torch.zeros(0, 2),), ArraySpec(num=2), horizon=5)
+    for wrong, message in (
+        ({"ends": "drawn"}, "ends is 'drawn'; expected 'threshold' or 'draw'"),
+        ({"observes": "frames"}, "observes is 'frames'; expected 'observation' or 'features'"),
+        ({"temperature": -1.0}, "temperature is -1.0; expected 0 or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Dream(Doubtful, start, ArraySpec(num=2), horizon=5, **wrong)
 
 
-def test_dream_compiles_as_one_graph(fitted):
-    from torch.fx.experimental.proxy_tensor import make_fx
-
+def test_dream_is_one_graph_without_breaks(fitted):
     env, noise = dream(fitted), torch.rand(3, fitted.num_noise + 1, generator=seeded())
     state, action = env.reset(noise), torch.ones(3, 1)
-    traced = make_fx(lambda *given: env.step(*given))(state, action, noise)
+    torch.compiler.reset()
+    traced = torch.compile(env.step, backend="eager", fullgraph=True)
     for one, two in zip(traced(state, action, noise)[1:], env.step(state, action, noise)[1:]):
         assert torch.equal(one, two)
 
 
-def test_any_agent_trains_in_a_dream_unchanged(fitted):
-    """The walk pays x′ until it ends at 0.5: what an agent learns in the dream is to go right."""
-    from mpagents.python_api import make_agent
+SMALL = {"hidden_sizes": [8]}
+DREAMERS = {
+    "dqn": {**SMALL, "learning_starts": 32, "train_every": 16},
+    "reinforce": SMALL,
+    "actor_critic": {**SMALL, "rollout_steps": 8, "epochs": 1},
+    "sb3": {"algorithm": "DQN"},
+    "imagination": {"collect_steps": 40, "updates": 2, "dreams": 4, "horizon": 4, "rollouts": 1, "judged_steps": 4},
+    "random": {},
+}
 
+
+@pytest.mark.parametrize("name", DREAMERS)
+def test_every_kind_of_agent_trains_in_a_dream_by_the_registry(fitted, name):
+    """Two actions, −1 and 1, of the same dream; nothing of the agent is told that it dreams."""
+
+    class Signs(Dream):
+        def step(self, state, action, noise):
+            after, reward, end = self.model.imagine(state, 2.0 * action[:, None] - 1.0, noise[:, :-1], self.temperature)
+            return after, reward, end > 0.5
+
+    env = TorchVectorEnv(Signs(fitted, (torch.zeros(1, 1),), ArraySpec(num=2), horizon=6), 4)
+    agent = make_agent(name, env, seed=0, **({} if name == "random" else {"num_envs": 4}), **DREAMERS[name])
+    assert [step for step, _ in agent.train(env, 160)][-1] == 160
+    assert set(np.ravel(agent.predict(np.zeros((4, 1), np.float32), deterministic=True)[0])) <= {0, 1}
+
+
+def test_actor_critic_learns_in_a_dream_where_to_go(fitted):
+    """The walk pays x′ until it ends at 0.5: what an agent learns in the dream is to go right."""
     env = TorchVectorEnv(dream(fitted, horizon=4), 16)
     agent = make_agent("actor_critic", env, seed=0, rollout_steps=8, log_every=128, compile=False)
     for _ in agent.train(env, 6_000):
@@ -279,6 +310,12 @@ def test_recorded_episodes_are_dreamt_again_under_their_own_actions_beside_what_
         if row < 3:
             state, reward, over = env.step(state, torch.zeros(2), torch.rand(2, 1))
             assert reward.tolist() == [row + 1] * 2 and over.tolist() == [row == 2, False]
+
+
+def test_recorded_episodes_are_cut_at_the_horizon():
+    env = TorchVectorEnv(Beside(Level, recorded_levels(), ArraySpec(num=4), seen=2, horizon=1), 2)
+    env.reset(seed=0)
+    assert env.step(np.zeros(2, int))[3].all()
 
 
 def test_beside_refuses_vectors_and_sequences_that_were_seen_whole():
