@@ -1,6 +1,6 @@
 """The tutorial's commands and code, run as they stand on the page with other seeds: its figures, and its pictures.
 
-    python benchmarks/tutorial.py [--seeds 20 21 22] [--work DIR] [--pictures]
+    python benchmarks/tutorial.py [--seeds 30 31 32] [--work DIR] [--pictures]
 
 Every seed of the page becomes the given one: of the recording, of both trainings, of both agents. Beside it stands the last
 step with a world model that has made one update (the control). Seconds are this process's, processor time, one thread.
@@ -150,7 +150,7 @@ def draw_curves(sessions: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21, 22])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[30, 31, 32])
     parser.add_argument("--work", type=Path, default=Path("tutorial"), help="a folder for recordings and models, one a seed")
     parser.add_argument("--pictures", action="store_true", help="draw docs/images/tutorial-*.png")
     options = parser.parse_args()
