@@ -50,6 +50,7 @@ class Task:
     dream_steps: int  # for the policy
     horizon: int  # of a dream
     temperature: float = 1.0  # of dreams
+    beginnings: float = 0.0  # share of dreams that begin as an episode does; the others in any recorded state
     codes: dict[str, Any] | None = None  # of a VAE through whose code the agent sees frames; None: it sees the model's state
     again: Again | None = None
     succeeded: Callable[[Tensor], Tensor] = lambda returns: returns > 0
@@ -91,8 +92,9 @@ TASKS = {
             "learning_rate": {"start": 1e-3, "end": 0.0},
             "epsilon": {"start": 1.0, "end": 0.05, "fraction": 0.5},
         },
-        dream_steps=200_000,
+        dream_steps=120_000,
         horizon=30,
+        beginnings=0.5,
         codes={"latent": 64, "hidden": (), "scale": 0.1},
         again=Again(
             dream_steps=60_000,
