@@ -10,8 +10,10 @@ import sys
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import generative
 import mpagents
@@ -58,6 +60,18 @@ def test_an_encoder_is_fitted_once_for_all_that_use_it_and_used_again(seen):
     more = mpagents.run(study([None, VAE, {**VAE, "mode": "joint"}], seeds=2), out=out, workers=0, show="quiet")
     assert len(more.trials()) == 6 and more.failed().empty
     assert (folder / "encoder.safetensors").stat().st_mtime_ns == written and len(list(folder.parent.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_trials_on_a_cluster_wait_for_the_encoder_that_they_share(tmp_path):
+    asked = study([VAE, {**VAE, "mode": "finetune"}], seeds=2)
+    results = mpagents.run(asked, out=tmp_path, workers=2, show="quiet")
+    assert len(results.trials()) == 4 and results.failed().empty
+    here = mpagents.run(asked, out=tmp_path / "here", workers=0, show="quiet")
+    files = (next((folder / "seen/encoders").glob("*/encoder.safetensors")) for folder in (tmp_path, tmp_path / "here"))
+    one, other = map(load_file, files)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    pd.testing.assert_frame_equal(*(found.frame().filter(regex="^eval/.*rew|^step|seed") for found in (results, here)))
 
 
 def test_a_fitted_encoder_is_measured_probed_and_embedded(seen):
