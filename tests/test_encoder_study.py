@@ -62,6 +62,16 @@ def test_an_encoder_is_fitted_once_for_all_that_use_it_and_used_again(seen):
     assert (folder / "encoder.safetensors").stat().st_mtime_ns == written and len(list(folder.parent.iterdir())) == 1
 
 
+def test_a_world_model_is_learned_of_codes(tmp_path):
+    """`imagination` on frames through an encoder: vectors are predicted, by the ensemble."""
+    tiny = {"collect_steps": 50, "updates": 2, "dreams": 4, "horizon": 4, "rollouts": 1, "judged_steps": 4}
+    results = mpagents.run(study([VAE], agents=[{"name": "imagination", **tiny}]), out=tmp_path, workers=0, show="quiet")
+    assert results.failed().empty
+    agent = mpagents.load_agent(tmp_path / "seen" / "catch/imagination+vae/seed=0")
+    model = agent.agent.world.model
+    assert type(model).__name__ == "EnsembleDynamics" and model.config.in_features == 3
+
+
 @pytest.mark.slow
 def test_trials_on_a_cluster_wait_for_the_encoder_that_they_share(tmp_path):
     asked = study([VAE, {**VAE, "mode": "finetune"}], seeds=2)
