@@ -145,6 +145,7 @@ def draw_curves(sessions: list[dict[str, Any]]) -> None:
         right.scatter(session["dream_curve"][-1][0], session["learned"], color="#0072B2", zorder=3, clip_on=False)
     left.set(title="in the real world", xlabel="real steps", ylabel="mean return", ylim=(-1, 1))
     right.set(title="in the dream (points: the policy awake)", xlabel="imagined steps")
+    right.locator_params(axis="x", nbins=5)
     figure.savefig(IMAGES / "tutorial-curves.png", dpi=120)
 
 
