@@ -11,7 +11,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from mpagents import scenes
+from mpagents.scenes import is_scene
+from mpagents.scenes import state as true_state
 
 VIEWS = ("full", "partial")
 
@@ -31,7 +32,7 @@ class MiniGridFrames(gymnasium.Env):
             raise ValueError(f"view is {view!r}; expected 'full' or 'partial'")
         if tile < 3:
             raise ValueError(f"tile is {tile}; expected at least 3 pixels a cell")
-        if not scenes.is_scene(scene):
+        if not is_scene(scene):
             name = scene.spec and scene.spec.id
             raise ValueError(f"level is {name!r}; expected one of MiniGrid's, such as MiniGrid-DoorKey-5x5-v0")
         self.scene, self.partial, self.tile = scene, view == "partial", tile
@@ -43,11 +44,11 @@ class MiniGridFrames(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         _, info = self.scene.reset(seed=seed, options=options)
-        return self._frame(), {**info, "state": scenes.state(self.scene)}
+        return self._frame(), {**info, "state": true_state(self.scene)}
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
         _, reward, terminated, truncated, info = self.scene.step(action)
-        return self._frame(), reward, terminated, truncated, {**info, "state": scenes.state(self.scene)}
+        return self._frame(), reward, terminated, truncated, {**info, "state": true_state(self.scene)}
 
     def render(self) -> Any:
         return self.scene.render()
