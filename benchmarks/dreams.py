@@ -160,13 +160,13 @@ def begun(run: Run, model: Any, played: list[dict[str, Tensor]]) -> tuple[Tensor
         rows = [{key: value[:NUM_VISITED].to(run.device) for key, value in part.items()} for part in played]
         found = [tuple(part[valid] for part in states) for states, valid in map(model.posterior, rows)]
         visited = tuple(map(torch.cat, zip(*found)))
+        share = run.task.beginnings
+        if not share:
+            return visited
         first = tuple(map(torch.cat, zip(*(model.begin(part["x"][:, 0]) for part in rows))))
-    share = run.task.beginnings
-    if not share:
-        return visited
     kept = torch.randperm(len(visited[0]), generator=torch.Generator().manual_seed(run.seed))
     kept = kept[: round(len(first[0]) * (1 - share) / share)].to(run.device)
-    return tuple(torch.cat([begun, part[kept]]) for begun, part in zip(first, visited))
+    return tuple(torch.cat([one, part[kept]]) for one, part in zip(first, visited))
 
 
 def judged(run: Run, model: Any, encoder: Any, agent: Any) -> Tensor:

@@ -217,13 +217,21 @@ def test_dream_is_one_graph_without_breaks(fitted):
         assert torch.equal(one, two)
 
 
-SMALL = {"hidden_sizes": [8]}
+SMALL = {"hidden_sizes": [8], "num_envs": 4}
 DREAMERS = {
     "dqn": {**SMALL, "learning_starts": 32, "train_every": 16},
     "reinforce": SMALL,
     "actor_critic": {**SMALL, "rollout_steps": 8, "epochs": 1},
-    "sb3": {"algorithm": "DQN"},
-    "imagination": {"collect_steps": 40, "updates": 2, "dreams": 4, "horizon": 4, "rollouts": 1, "judged_steps": 4},
+    "sb3": {"algorithm": "DQN", "num_envs": 4},
+    "imagination": {
+        "num_envs": 4,
+        "collect_steps": 40,
+        "updates": 2,
+        "dreams": 4,
+        "horizon": 4,
+        "rollouts": 1,
+        "judged_steps": 4,
+    },
     "random": {},
 }
 
@@ -238,7 +246,7 @@ def test_every_kind_of_agent_trains_in_a_dream_by_the_registry(fitted, name):
             return after, reward, end > 0.5
 
     env = TorchVectorEnv(Signs(fitted, (torch.zeros(1, 1),), ArraySpec(num=2), horizon=6), 4)
-    agent = make_agent(name, env, seed=0, **({} if name == "random" else {"num_envs": 4}), **DREAMERS[name])
+    agent = make_agent(name, env, seed=0, **DREAMERS[name])
     assert [step for step, _ in agent.train(env, 160)][-1] == 160
     assert set(np.ravel(agent.predict(np.zeros((4, 1), np.float32), deterministic=True)[0])) <= {0, 1}
 

@@ -1,6 +1,6 @@
 """CartPole seen: the dynamics of `envs.classic.cartpole`, observed as a few grey frames of the past in one.
 
-A speed of 1 m/s is 0.13 pixel a step at 32×32, so little that a frame in turn looks the same; over some steps it is seen: hence
+A speed of 1 m/s is 0.13 pixel a step at 32×32, little between frames in turn; frames some steps apart show it larger: hence
 `stride`. Deviation: the pole is drawn three times as long as it is (1 m would be 7 pixels), its angle is true.
 """
 
