@@ -5,7 +5,8 @@
     python benchmarks/encoders.py --only probes                                      CartPole's state from a VAE's code
 
 The studies are runs/encoders-<name>.yaml. To each, `--run` adds the same study with the true state in place of frames (the
-ceiling, in <results>/encoders-<name>-state), and to Catch the encoders that need labels, which are made of the true state here.
+ceiling, in <results>/encoders-<name>-state), and to Catch latent diffusion over the study's VAE, and the encoders that need
+labels, which are made of the true state here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 
 import generative
 import mpagents
+from generative.diffusion.latent_diffusion import LatentDiffusion
 from mpagents.probes import probe
 from mpagents.results.statistics import bootstrap_interval, interquartile_mean
 from mpagents.study import Study
@@ -39,7 +41,7 @@ CEILING = "true-state"
 COPIES = 64  # of a world watched at once
 SHARE = 0.95  # of the true state's return
 BINS = 8  # that a coordinate is cut in to make a label
-GENERATIVE = "vae", "linear-vae", "beta_vae", "real_nvp", "glow", "diffusion"  # fitted to frames alone
+GENERATIVE = "vae", "linear-vae", "beta_vae", "real_nvp", "diffusion", "latent_diffusion"  # fitted to frames alone
 LABELLED: dict[str, dict[str, Any]] = {  # the models that need labels, and their training
     "classifier": {"num_classes": BINS**2, "network": "cnn", "channels": (16, 32), "hidden_sizes": (128,)},
     "clip": {"num_words": 2 * BINS + 1, "max_words": 2, "embedding": 32, "channels": (16, 32)},
@@ -59,13 +61,13 @@ def table(names: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
 
 
 def run(name: str, results: Path, seeds: int | None, workers: int | None) -> None:
-    """The ceiling, the study as its file has it, and once more with the encoders that need labels."""
+    """The ceiling, the study as its file has it, and once more with the encoders that need its VAE or labels."""
     given = (f"seeds={seeds}",) if seeds else ()
     study = Study.from_file(ROOT / "runs" / f"encoders-{name}.yaml", given)
     mpagents.run(ceiling(study, results), out=results, workers=workers)
     mpagents.run(study, out=results, workers=workers)
     if name == "catch":
-        more = dataclasses.replace(study, encoders=(*study.encoders, *labelled(results / study.name)))
+        more = dataclasses.replace(study, encoders=(*study.encoders, *more_encoders(results / study.name)))
         mpagents.run(more, out=results, workers=workers)
 
 
@@ -92,22 +94,30 @@ def ceiling(study: Study, results: Path) -> Study:
     return dataclasses.replace(study, name=name, envs=(env,), encoders=(entry,))
 
 
-def labelled(folder: Path) -> list[dict[str, Any]]:
-    """Entries of `encoders` for the models that need labels, fitted to the frames that the VAE was fitted to."""
-    job = next(path for path in sorted((folder / "encoders").glob("vae-*")) if (path / "fit").is_dir())
-    data, steps = labels(job / "recording"), json.loads((job / "encoder.json").read_text())["encoder"]["data"]["steps"]
-    entries = []
-    for name, config in LABELLED.items():
+def more_encoders(folder: Path) -> list[dict[str, Any]]:
+    """Entries of `encoders` for latent diffusion over the study's VAE, and for the models that need labels; each is fitted to
+    the frames that the VAE was fitted to."""
+    jobs = {path.parent: json.loads(path.read_text())["encoder"] for path in (folder / "encoders").glob("vae-*/encoder.json")}
+    job = next(path for path, entry in jobs.items() if entry["label"] == "vae")
+    data, entries = labels(job / "recording"), []
+    for name in ("latent_diffusion", *LABELLED):
         path = folder / "checkpoints" / f"{name}.safetensors"
         if not path.is_file():
             torch.manual_seed(0)
-            model = generative.build(name, shape=tuple(data["x"].shape[1:]), **config)
-            for _ in generative.fit(model, data, **FIT):
+            model = unfitted(name, job, tuple(data["x"].shape[1:]))
+            for _ in generative.fit(model, data if name in LABELLED else {"x": data["x"]}, **FIT):
                 pass
             path.parent.mkdir(parents=True, exist_ok=True)
             generative.save(model, path)
-        entries.append({"checkpoint": str(path), "label": name, "data": {"steps": steps}})
+        entries.append({"checkpoint": str(path), "label": name, "data": {"steps": jobs[job]["data"]["steps"]}})
     return entries
+
+
+def unfitted(name: str, job: Path, shape: tuple[int, ...]) -> Any:
+    if name in LABELLED:
+        return generative.build(name, shape=shape, **LABELLED[name])
+    vae: Any = generative.load(job / "encoder.safetensors")
+    return LatentDiffusion.over(vae)
 
 
 def labels(recording: Path) -> dict[str, np.ndarray]:
