@@ -23,17 +23,6 @@ Play: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # (frames
 
 
 @dataclass(frozen=True)
-class Again:
-    """A second round: a policy plays in the real world, the world model learns from that too, a new policy from its dreams."""
-
-    dream_steps: int  # for the policy that plays
-    episodes: int  # that it plays
-    exploring: float  # probability of a random action in them
-    kept: int  # episodes of the first recording that are learned from beside them
-    fit: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Task:
     """A world, how much of it is seen, and what is trained on that."""
 
@@ -52,7 +41,6 @@ class Task:
     temperature: float = 1.0  # of dreams
     beginnings: float = 0.0  # share of dreams that begin as an episode does; the others in any recorded state
     codes: dict[str, Any] | None = None  # of a VAE through whose code the agent sees frames; None: it sees the model's state
-    again: Again | None = None
     succeeded: Callable[[Tensor], Tensor] = lambda returns: returns > 0
 
 
@@ -79,8 +67,8 @@ TASKS = {
         episodes=3_000,
         length=3,
         kind="diffusion_world_model",
-        model={"past": 1, "channels": (16, 32, 32), "seen": (16, 32), "denoising": 2},
-        fit={"steps": 8_000, "batch_size": 24, "learning_rate": 2e-3, "autocast": True},
+        model={"past": 1, "channels": (16, 32, 32), "seen": (16, 32), "denoising": 2, "reward_scale": 0.02},
+        fit={"steps": 10_000, "batch_size": 24, "learning_rate": 2e-3, "autocast": True},
         agent="dqn",
         settings={
             "train_every": 4,
@@ -96,13 +84,6 @@ TASKS = {
         horizon=30,
         beginnings=0.5,
         codes={"latent": 64, "hidden": (), "scale": 0.1},
-        again=Again(
-            dream_steps=60_000,
-            episodes=3_000,
-            exploring=0.3,
-            kept=1_500,
-            fit={"steps": 4_000, "batch_size": 24, "learning_rate": 1e-3, "autocast": True},
-        ),
     ),
 }
 
@@ -139,22 +120,8 @@ def at_random(num: int | None) -> Play:
     return play
 
 
-def exploring(agent: Any, encoder: Any, num: int | None, share: float) -> Play:
-    """The greedy policy, but for a share of random actions."""
-
-    def play(frames: Tensor, last: Tensor, generator: torch.Generator) -> Tensor:
-        codes = encoder(frames.to(encoder.mean.device))[0].cpu().numpy()
-        greedy = torch.as_tensor(agent.predict(codes, deterministic=True)[0])
-        random = torch.rand(len(last), generator=generator) < share
-        return torch.where(random, torch.randint(num or 0, (len(last),), generator=generator), greedy)
-
-    return play
-
-
-def windows_of(task: Task, recordings: list[dict[str, Tensor]]) -> Windows:
+def windows_of(task: Task, rows: dict[str, Tensor]) -> Windows:
     """Sequences of recorded episodes, which run on into the next: so last steps are seen as often as others."""
-    columns = [{key: value[rows["mask"]].numpy() for key, value in rows.items() if key != "mask"} for rows in recordings]
-    ends = np.cumsum([len(part["x"]) for part in columns])
-    joined = {key: np.concatenate([part[key] for part in columns]) for key in columns[0]}
-    ranges = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
-    return windows(joined, ranges, Reading(length=task.length, crossing=True, actions="led"))
+    columns = {key: value[rows["mask"]].numpy() for key, value in rows.items() if key != "mask"}
+    whole = np.array([[0, len(columns["x"])]])
+    return windows(columns, whole, Reading(length=task.length, crossing=True, actions="led"))

@@ -2,10 +2,9 @@
 
 For each seed: frames of random play are recorded, a world model is trained on them, an agent trains in its dreams, and the
 policy is judged in the real world. In Catch actor-critic sees the state of `world_model`, which is filtered from real frames
-awake. In the gridworld DQN sees frames, dreamt by `diffusion_world_model` or real, through the code of a linear VAE; its first
-policy only plays, the world model learns from that too, and a second policy from its dreams is judged. Beside it stands the
-same with an untrained world model and one round (`--control N`: for so many of the seeds). Seconds are those of the trainings
-only: this process's processor time, with `--device cuda` wall time. The agents learn on the processor there too.
+awake. In the gridworld DQN sees frames, dreamt by `diffusion_world_model` or real, through the code of a linear VAE. Beside it
+stands the same with an untrained world model (`--control N`: for so many of the seeds). Seconds are those of trainings only:
+this process's processor time, with `--device cuda` wall time. The agents learn on the processor there too.
 """
 
 from __future__ import annotations
@@ -29,10 +28,9 @@ from torch import Tensor
 
 import generative
 import mpagents
-from benchmarks.dream_tasks import AGENT, FIT, TASKS, Again, Task, at_random, exploring, recorded, steps_in, windows_of
+from benchmarks.dream_tasks import AGENT, FIT, TASKS, Task, at_random, recorded, steps_in, windows_of
 from generative.data import Rows
 from generative.pictures import grid
-from generative.windows import Windows
 from mpagents.dream import Dream, encoded_action
 from mpagents.torch_env import TorchEnv, TorchVectorEnv
 
@@ -55,18 +53,15 @@ def main() -> None:
     for number in range(arguments.seeds):
         run = Run(TASKS[arguments.task], arguments.first + number, arguments.device, arguments.progress)
         with run.clocked("model"):
-            model = trained(run, fresh(run), windows_of(run.task, [run.rows]), run.task.fit)
+            model = trained(run, fresh(run))
             encoder = encoder_of(run)
-        played = [run.rows]
-        if run.task.again:
-            played.append(learn_again(run, run.task.again, model, encoder))
         with run.clocked("policy"):
-            agent, dreamt = dreamer(run, model, encoder, run.task.dream_steps, played)
+            agent, dreamt = dreamer(run, model, encoder)
         found = [judged(run, model, encoder, agent)]
         if arguments.control is None or number < arguments.control:
             found.append(untrained(run, encoder))
         success = [f"{run.task.succeeded(part).float().mean():.1%}" for part in found] + ["–"] * (2 - len(found))
-        told = f"{sum(map(steps_in, played)):,}", f"{dreamt:.2f}", f"{found[0].mean():.2f}"
+        told = f"{steps_in(run.rows):,}", f"{dreamt:.2f}", f"{found[0].mean():.2f}"
         table.add_row(str(run.seed), *told, *success, *(f"{run.seconds[part]:.0f}" for part in ("model", "policy")))
         if arguments.pictures and not number:
             arguments.pictures.mkdir(parents=True, exist_ok=True)
@@ -92,24 +87,15 @@ class Run:
         self.seconds[name] += self.clock() - begun
 
 
-def trained(run: Run, model: Any, source: Windows, fit: dict[str, Any]) -> Any:
-    for step, metrics in generative.fit(model.requires_grad_(True), source, **FIT, **fit, device=run.device, seed=run.seed):
+def trained(run: Run, model: Any) -> Any:
+    source = windows_of(run.task, run.rows)
+    for step, metrics in generative.fit(
+        model.requires_grad_(True), source, **FIT, **run.task.fit, device=run.device, seed=run.seed
+    ):
         if run.progress:
             told = {key: round(float(metrics[key]), 2) for key in metrics if key.split("/")[-1] in PRINTED}
             print(f"model {step} {told}", flush=True)
     return model.eval().requires_grad_(False)
-
-
-def learn_again(run: Run, again: Again, model: Any, encoder: Any) -> dict[str, Tensor]:
-    """A policy from the model's dreams plays, and the model learns on from that too. Returns what was played."""
-    with run.clocked("policy"):
-        agent, _ = dreamer(run, model, encoder, again.dream_steps, [run.rows])
-    play = exploring(agent, encoder, run.env.action.num, again.exploring)
-    played = recorded(run.task, 1_000 + run.seed, again.episodes, run.task.num_steps, play)
-    kept = {key: value[: again.kept] for key, value in run.rows.items()}
-    with run.clocked("model"):
-        trained(run, model, windows_of(run.task, [kept, played]), again.fit)
-    return played
 
 
 PRINTED = ("loss", "kl", "squared_error", "reward", "end")
@@ -137,16 +123,18 @@ def encoder_of(run: Run) -> mpagents.Encoder | None:
     return encoder.to(run.device)
 
 
-def dreamer(run: Run, model: Any, encoder: Any, steps: int, played: list[dict[str, Tensor]]) -> tuple[Any, float]:
-    """(a policy, its last mean return in the dream), from states of what was played."""
-    task, starts = run.task, begun(run, model, played)
+def dreamer(run: Run, model: Any, encoder: Any) -> tuple[Any, float]:
+    """(a policy, its last mean return in the dream)."""
+    task = run.task
     observes: Any = "observation" if encoder else "features"
-    dream = Dream(model, starts, run.env.action, horizon=task.horizon, observes=observes, temperature=task.temperature)
+    dream = Dream(
+        model, begun(run, model), run.env.action, horizon=task.horizon, observes=observes, temperature=task.temperature
+    )
     venv: Any = TorchVectorEnv(dream, AGENT["num_envs"], run.device)
     venv = mpagents.EncodeObservation(venv, encoder) if encoder else venv
     agent = mpagents.make_agent(task.agent, venv, seed=run.seed, **AGENT, **task.settings)
     dreamt = 0.0
-    for step, metrics in agent.train(venv, steps):
+    for step, metrics in agent.train(venv, task.dream_steps):
         dreamt = float(metrics.get("rollout/ep_rew_mean", 0.0))
         if run.progress:
             success = task.succeeded(judged(run, model, encoder, agent)).float().mean()
@@ -154,16 +142,16 @@ def dreamer(run: Run, model: Any, encoder: Any, steps: int, played: list[dict[st
     return agent, dreamt
 
 
-def begun(run: Run, model: Any, played: list[dict[str, Tensor]]) -> tuple[Tensor, ...]:
+def begun(run: Run, model: Any) -> tuple[Tensor, ...]:
     """States to start dreams in: those of real steps, and those that episodes began in."""
+    rows = {key: value[:NUM_VISITED].to(run.device) for key, value in run.rows.items()}
     with torch.no_grad():
-        rows = [{key: value[:NUM_VISITED].to(run.device) for key, value in part.items()} for part in played]
-        found = [tuple(part[valid] for part in states) for states, valid in map(model.posterior, rows)]
-        visited = tuple(map(torch.cat, zip(*found)))
+        states, valid = model.posterior(rows)
+        visited = tuple(part[valid] for part in states)
         share = run.task.beginnings
         if not share:
             return visited
-        first = tuple(map(torch.cat, zip(*(model.begin(part["x"][:, 0]) for part in rows))))
+        first = model.begin(rows["x"][:, 0])
     kept = torch.randperm(len(visited[0]), generator=torch.Generator().manual_seed(run.seed))
     kept = kept[: round(len(first[0]) * (1 - share) / share)].to(run.device)
     return tuple(torch.cat([one, part[kept]]) for one, part in zip(first, visited))
@@ -191,7 +179,7 @@ def judged(run: Run, model: Any, encoder: Any, agent: Any) -> Tensor:
 def untrained(run: Run, encoder: Any) -> Tensor:
     """The same with a world model that has learned nothing."""
     model = fresh(run)
-    return judged(run, model, encoder, dreamer(run, model, encoder, run.task.dream_steps, [run.rows])[0])
+    return judged(run, model, encoder, dreamer(run, model, encoder)[0])
 
 
 def dream_beside(model: Any, rows: dict[str, Tensor], episodes: int = 3, columns: int = 12) -> Any:
