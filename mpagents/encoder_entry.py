@@ -180,7 +180,9 @@ def _untrained(entry: EncoderEntry, env: EnvironmentSpec, spaces: Spaces) -> tup
     name = str(entry.written.model)
     found: Any = generative.model_class(name)
     source = _blank(entry, found.Config, env, spaces)
-    resolved = generative.configured(found.Config, {**told_by_data(found.Config, entry.config, source), **entry.config}, name)
+    predicts = entry.written.data.target is not None and "head" in {field.name for field in dataclasses.fields(found.Config)}
+    given = ({"head": "gaussian"} if predicts else {}) | entry.config  # a state is numbers
+    resolved = generative.configured(found.Config, {**told_by_data(found.Config, given, source), **given}, name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if entry.fit["steps"]:
@@ -212,7 +214,10 @@ def _blank(entry: EncoderEntry, config_class: type, env: EnvironmentSpec, spaces
     pictures = leaf.dtype == np.uint8
     high = int(leaf.high.max()) if pictures else 1
     obs = rng.integers(0, 2, (n, *leaf.shape)) * high if pictures else rng.standard_normal((n, *leaf.shape))
-    x = seen(entry.written, config_class, obs.astype(leaf.dtype))
+    obs = obs.astype(leaf.dtype)
+    if pictures:
+        obs[0] = _begun(env)[0] if entry.written.key is None else _begun(env)[0][entry.written.key]  # they may hold greys
+    x = seen(entry.written, config_class, obs)
     discrete = isinstance(spaces.action, Discrete)
     action = np.zeros(n, np.int32) if discrete else np.zeros((n, flatdim(spaces.action)), np.float32)
     columns = {"x": x, "first": np.arange(n) == 0, "action": action, "reward": np.zeros(n, np.float32)}
@@ -236,12 +241,18 @@ def seen(written: Entry, config_class: type, obs: np.ndarray) -> np.ndarray:
     return (frames(tensor, None, written.size, bool(written.grey)) if pictorial else vectors(tensor)).numpy()
 
 
-def _state_size(env: EnvironmentSpec) -> int:
+def _begun(env: EnvironmentSpec) -> tuple[Any, dict[str, Any]]:
+    """(first observation, info) of an episode."""
     from mpagents.environments import make
 
     made = make(env)
-    info = made.reset(seed=0)[1]
+    begun = made.reset(seed=0)
     made.close()
+    return begun
+
+
+def _state_size(env: EnvironmentSpec) -> int:
+    info = _begun(env)[1]
     if "state" not in info:
         raise ValueError(f"data.target is 'state', and info of {env.id!r} has none")
     return int(np.size(info["state"]))

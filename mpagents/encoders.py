@@ -199,6 +199,13 @@ class Encoder(nn.Module):
             raise ValueError(f"{what}: its players minimise losses of their own; expected 'finetune' or 'frozen'")
         if self.mode == "joint" and self.model.conditioned_on:
             raise ValueError(f"{what}: its loss needs {self.model.conditioned_on!r}; expected 'finetune' or 'frozen'")
+        if self.mode == "joint":
+            try:
+                self.loss({"x": self.blank(2)}, generator=torch.Generator(self.mean.device))
+            except ValueError as error:
+                raise ValueError(
+                    f"{what}: its loss needs more than observations ({error}); expected 'finetune' or 'frozen'"
+                ) from error
         names, parameters = zip(*self.model.named_parameters())
         with torch.enable_grad():
             codes = self._raw(self.blank(2), None, None)[0]

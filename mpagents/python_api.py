@@ -23,6 +23,8 @@ def make_agent(name: str, env: VectorEnv, *, seed: int = 0, discount: float = 0.
     from mpagents.environments import spaces_of
 
     cls: Any = agent_class(name)
+    if not hasattr(env, "single_observation_space"):
+        raise ValueError(f"{env} is a single environment; expected a vector one: gymnasium.make_vec(id, num_envs=1)")
     if isinstance(env, SyncVectorEnv):
         spaces = spaces_of(env.envs[0], discount)
     else:

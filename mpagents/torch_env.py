@@ -126,22 +126,25 @@ class TorchVectorEnv(VectorEnv):
 
     @torch.no_grad()
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """`options` are not used."""
+        """`options["reset_mask"]`, bool [n]: for whom; the others stay where they are. Other options are not used."""
         super().reset(seed=seed if seed is None else int(np.ravel(seed)[0]))
         if seed is not None:
             self.generator.manual_seed(int(np.ravel(seed)[0]))
         elif self.walk is None:
             self.generator.seed()
-        self.walk = begin(self.torch_env, self.noise())
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            self.walk = begin(self.torch_env, self.noise())
+        else:
+            self.walk = renew(self.torch_env, self._started(), self._mask(mask), self.noise())
         return self.observe(), self.truth(self.walk.state)
 
     @torch.no_grad()
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        if self.walk is None:
-            raise gym.error.ResetNeeded("step was called before reset: call env.reset() first")
+        walk = self._started()
         action = torch.as_tensor(self._checked(actions), device=self.device)
         noise = self.noise(2)
-        arrived, *came = move(self.torch_env, self.walk, action, noise[0])
+        arrived, *came = move(self.torch_env, walk, action, noise[0])
         next_obs = self._seen(arrived.state)
         reward, terminated, truncated = (part.cpu().numpy() for part in came)
         begun = came[1] | came[2]
@@ -156,6 +159,24 @@ class TorchVectorEnv(VectorEnv):
         obs = next_obs.copy()
         obs[ended] = self.torch_env.observe(tuple(part[begun] for part in self.walk.state)).cpu().numpy()  # drawing is dear
         return obs, reward, terminated, truncated, infos
+
+    def render(self) -> tuple[np.ndarray, ...]:
+        """A picture of each copy, uint8 [H, W, 3]. Raises NotImplementedError where the environment draws none."""
+        if not hasattr(self.torch_env, "render"):
+            raise NotImplementedError(f"{type(self.torch_env).__name__} draws no pictures: it has no `render`")
+        with torch.no_grad():
+            return tuple(self.torch_env.render(self._started().state).cpu().numpy())
+
+    def _started(self) -> Walk:
+        if self.walk is None:
+            raise gym.error.ResetNeeded("the environments stand nowhere yet: call env.reset() first")
+        return self.walk
+
+    def _mask(self, mask: Any) -> Tensor:
+        told = np.asarray(mask)
+        if told.shape != (self.num_envs,) or told.dtype != np.bool_:
+            raise ValueError(f"reset_mask is {told.dtype} {list(told.shape)}; expected bool [{self.num_envs}]")
+        return torch.as_tensor(told, device=self.device)
 
     def _checked(self, actions: Any) -> np.ndarray:
         """The actions, if there is one for each environment and none is a number out of range: it would be some other's row."""

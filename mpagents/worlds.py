@@ -189,13 +189,17 @@ class CountedWorld:
 
     markov = True
 
-    def __init__(self, horizon: int, spaces: Any) -> None:
+    def __init__(self, horizon: int, spaces: Any, *, temperature: float = 1.0, learns: bool = True) -> None:
+        """`learns`: False counts nothing but beginnings, so that every pair stays untried."""
         self.observation_space, self.horizon, self.discount = spaces.observation, horizon, spaces.discount
+        self.temperature, self.learns = temperature, learns
         size = int(spaces.observation.n), int(spaces.action.n)
         self.counts: Counts = no_counts(np.zeros(size, np.int64))
 
     def add(self, x: np.ndarray, first: np.ndarray, action: np.ndarray, step: Transition, next_x: np.ndarray) -> None:
         np.add.at(self.counts.starts, x[first], 1)
+        if not self.learns:
+            return
         for i in np.flatnonzero(step.valid):
             s, a = x[i], action[i]
             while is_full(self.counts, s, a):
@@ -212,7 +216,8 @@ class CountedWorld:
         believed = max(0.0, float(self.counts.best_reward[0]))
         mdp = counted_model(self.counts, discount=self.discount, known_after=1, unknown_value=believed)
         visited = self.counts.starts + self.counts.visits.sum(axis=1)
-        return FiniteDream(mdp, horizon=horizon or self.horizon, starts=None if afresh else visited)
+        starts = None if afresh else visited
+        return FiniteDream(mdp, horizon=horizon or self.horizon, starts=starts, temperature=self.temperature)
 
     def mdp(self) -> FiniteMDP:
         """What was counted, for a planner; pairs that were never tried are worth the worst reward for ever."""

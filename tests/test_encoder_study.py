@@ -248,6 +248,27 @@ def test_what_is_wrong_with_encoders_is_told_with_its_place_all_at_once():
         assert line in told, told
 
 
+def test_models_of_zeros_and_ones_and_of_labels_are_refused_where_they_cannot_serve():
+    with pytest.raises(InvalidInput, match=r"encoders\.0: .*expected zeros and ones"):
+        study([{"model": "nade", "fit": {"steps": 10}}]).trials()
+    with pytest.raises(InvalidInput, match=r"encoders\.0: .*its loss needs more than observations"):
+        study([{"model": "cnn", "mode": "joint", "data": {"target": "state"}}]).trials()
+
+
+def test_a_network_that_tells_the_state_is_an_encoder(tmp_path):
+    cnn = {
+        "model": "cnn",
+        "channels": [4],
+        "hidden_sizes": [6],
+        "fit": {"steps": 20},
+        "data": {"steps": 200, "target": "state"},
+    }
+    results = mpagents.run(study([cnn]), out=tmp_path, workers=0, show="quiet")
+    assert results.failed().empty
+    encoder = mpagents.Encoder.load(next(tmp_path.rglob("encoder.safetensors")))
+    assert encoder.model.config.head == "gaussian" and encoder.out_features == 6
+
+
 def test_encoders_that_do_not_fit_an_environment_or_an_agent_are_refused_or_left_out():
     with pytest.raises(
         InvalidInput, match=r"encoders\.0: on FrozenLake-v1: observation space is Discrete.*an encoder takes a Box"

@@ -38,6 +38,8 @@ FAMILIES = {
     "segmenter": {"num_classes": 2, "channels": (2, 4)},
     "pixel_cnn": {"hidden": 3, "num_layers": 1, "first_kernel": 3, "levels": 256, "head": "logistic_mixture"},
 }
+LABELLED = {name: {"shape": (16, 16, 1), **FAMILIES[name]} for name in ("classifier", "segmenter", "clip")}
+LABELLED["cnn"] = {"shape": (16, 16, 1), "out_features": 2, "channels": (2,), "hidden_sizes": (4,), "head": "gaussian"}
 RECURRENT = {
     "lstm": {"size": 4, "head": "gaussian", "hidden": 5},
     "elman_rnn": {"size": 4, "head": "gaussian", "hidden": 5},
@@ -288,6 +290,29 @@ def test_a_masked_reset_leaves_the_memory_of_the_others():
     assert torch.equal(env.memory[0][1], memory[0][1])
 
 
+def test_a_masked_reset_of_a_world_of_ours_leaves_the_others_where_they_stand():
+    env = EncodeObservation(catch(3), Encoder(frames_model()))
+    env.reset(seed=0)
+    for _ in range(4):
+        codes = env.step(np.ones(3, int))[0]
+    seen, elapsed = env.seen, env.unwrapped.walk.elapsed
+    after, _ = env.reset(options={"reset_mask": np.array([False, True, False])})
+    assert elapsed.tolist() == [4, 4, 4] and env.unwrapped.walk.elapsed.tolist() == [4, 0, 4]
+    assert np.array_equal(env.seen[::2], seen[::2]) and not np.array_equal(env.seen[1], seen[1])
+    assert np.array_equal(after[::2], codes[::2])
+    np.testing.assert_allclose(after, env.encoder(env.seen)[0], atol=1e-6)
+    with pytest.raises(ValueError, match=r"reset_mask is int64 \[2\]; expected bool \[3\]"):
+        env.reset(options={"reset_mask": np.array([1, 0])})
+
+
+def test_a_segmenter_s_code_is_what_it_is_told_to_be():
+    x = torch.zeros(2, *SHAPE, dtype=torch.uint8)
+    model = built("segmenter", shape=SHAPE, num_classes=3, channels=(2, 4), code="logits")
+    assert torch.equal(model.encode(x), model(x).flatten(1)) and model.encode(x).shape[1] == 3 * SHAPE[0] * SHAPE[1]
+    with pytest.raises(ValueError, match="'features' or 'logits'"):
+        built("segmenter", shape=SHAPE, num_classes=3, code="classes")
+
+
 def test_an_agent_of_codes_plays_by_observations_as_the_environment_gives_them():
     encoder = Encoder(built("lstm", **RECURRENT["lstm"]))
     env = SyncVectorEnv([lambda: gym.make("CartPole-v1", max_episode_steps=9)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -432,6 +457,7 @@ def test_agents_that_cannot_learn_an_encoder_and_models_that_cannot_be_learned_a
         ("lstm", RECURRENT["lstm"], "finetune", "recurrent models learn before the agent does"),
         ("gan", {"shape": SHAPE, "hidden": (4,)}, "joint", "its players minimise losses of their own"),
         ("vae", {"shape": SHAPE, "hidden": (4,), "num_classes": 2}, "joint", "its loss needs 'label'"),
+        *((name, config, "joint", "its loss needs more than observations") for name, config in LABELLED.items()),
         ("glow", {"shape": SHAPE, "num_steps": 1, "num_classes": 2}, "frozen", "has no `encode`"),
         ("world_model", {"shape": SHAPE, "action_size": 2}, "frozen", "WorldModel is a world model"),
     ]:

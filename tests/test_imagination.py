@@ -203,6 +203,14 @@ def test_imagination_control_never_fits_its_world():
     assert not torch.equal(policy, agent.dreamer.inner.parameters)
 
 
+def test_imagination_control_counts_nothing_of_a_finite_mdp():
+    env = make_vector(EnvironmentSpec("FrozenLake-v1"), 1)
+    agent = make_agent("imagination", env, seed=0, updates=0)
+    run(agent, env, 500)
+    counts = agent.world.counts
+    assert counts.visits.sum() == 0 and counts.starts.sum() > 1
+
+
 def test_imagination_refuses_what_it_cannot_learn():
     box, vector, two = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2)
     for config, observation, action, message in (

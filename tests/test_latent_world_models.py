@@ -267,7 +267,7 @@ def test_any_agent_trains_in_a_dream(kind, observes):
     before = agent.parameters.clone()
     steps = [step for step, _ in agent.train(env, 96)]
     assert steps[-1] == 96 and agent.parameters.isfinite().all() and not torch.equal(before, agent.parameters)
-    assert dream.render(env.walk.state).shape == (4, 8, 8, 3)
+    assert [picture.shape for picture in env.render()] == [(8, 8, 3)] * 4
 
 
 def test_actor_critic_learns_in_a_dream_what_holds_awake(walked):

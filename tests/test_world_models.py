@@ -271,6 +271,12 @@ def test_finite_dream_follows_the_frequencies_of_its_mdp():
     assert torch.bincount(env.reset(noise)[0], minlength=3).div(n).tolist() == pytest.approx([0.75, 0.25, 0], abs=0.02)
     (after,), _, _ = env.step((torch.zeros(n, dtype=torch.int64),), torch.zeros(n, dtype=torch.int64), noise)
     assert torch.bincount(after).div(n).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.02)
+    for temperature, shares in ((0.0, [0, 1, 0]), (0.5, [4 / 38, 25 / 38, 9 / 38])):
+        tempered = FiniteDream(mdp, horizon=None, temperature=temperature)
+        (after,), _, _ = tempered.step((torch.zeros(n, dtype=torch.int64),), torch.zeros(n, dtype=torch.int64), noise)
+        assert torch.bincount(after, minlength=3).div(n).tolist() == pytest.approx(shares, abs=0.02)
+    with pytest.raises(ValueError, match="temperature is -1; expected 0 or more"):
+        FiniteDream(mdp, horizon=None, temperature=-1)
     edges = torch.tensor([[0.0], [1.0 - 2**-24]])
     for s, a in np.ndindex(3, 2):
         (ends_at,), reward, _ = env.step((torch.full((2,), s),), torch.full((2,), a), edges)

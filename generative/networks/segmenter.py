@@ -7,6 +7,7 @@ over the classes of intersection over union, |predicted ∩ true| / |predicted �
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,10 +45,12 @@ class SegmenterConfig:
     skips: bool = True  # False: a fully convolutional network without them
     activation: Activation = "relu"
     levels: int = 256  # of a pixel: 0…levels − 1
+    code: Literal["features", "logits"] = "features"  # of `encode`: of the smallest scale, or of each pixel
 
     def __post_init__(self) -> None:
         require_shape(self.shape, self.levels, len(self.channels) - 1)
         require(self.num_classes >= 2, "num_classes", self.num_classes, "at least 2")
+        require(self.code in ("features", "logits"), "code", repr(self.code), "'features' or 'logits'")
 
 
 class Segmenter(GenerativeModel):
@@ -83,7 +86,9 @@ class Segmenter(GenerativeModel):
         return loss, {"accuracy": accuracy}
 
     def encode(self, x: Tensor) -> Tensor:
-        """The smallest scale's features, flattened [B, D]."""
+        """The smallest scale's features, or the logits, as `code` says: flattened [B, D]."""
+        if self.config.code == "logits":
+            return self(x).flatten(1)
         return self.network.bottom(self._images(x))[0].flatten(1)
 
     def pictures(self) -> dict[str, Picture]:

@@ -193,7 +193,7 @@ def _inner(config: Imagination.Config, spaces: Spaces) -> str:
 
 def _world(config: Imagination.Config, spaces: Spaces, seed: int) -> Any:
     if _is_finite(config, spaces):
-        return CountedWorld(config.horizon, spaces)
+        return CountedWorld(config.horizon, spaces, temperature=config.temperature, learns=config.updates > 0)
     learning = Learning(
         config.updates, config.batch_size, config.length, config.learning_rate, config.max_grad_norm, config.num_rows,
         num_starts=16 * config.dreams,
