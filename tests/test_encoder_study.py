@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import generative
 import mpagents
@@ -55,6 +56,9 @@ def test_an_encoder_is_fitted_once_for_all_that_use_it_and_used_again(seen):
     assert set(results.trials()["encoder"]) == {"", "vae", "vae-joint"}
     (folder,) = (out / "seen" / "encoders").iterdir()
     assert re.fullmatch(r"vae-catch-[0-9a-f]{12}", folder.name)
+    for path in ("catch/dqn+vae/seed=0", "catch/dqn+vae-joint/seed=0"):
+        events = EventAccumulator(str(out / "seen" / path))
+        assert "encoder/reconstructions" in events.Reload().Tags()["images"]
     written = (folder / "encoder.safetensors").stat().st_mtime_ns
     assert (folder / "fit/seed=0/pictures/reconstructions.png").is_file()
     more = mpagents.run(study([None, VAE, {**VAE, "mode": "joint"}], seeds=2), out=out, workers=0, show="quiet")

@@ -188,12 +188,16 @@ def test_codes_along_episodes_are_those_of_the_plain_environment_final_ones_too(
     encoder = Encoder(frames_model())
     plain, env = catch(3, same_step), EncodeObservation(catch(3, same_step), encoder)
     seen, codes, ends = plain.reset(seed=0)[0], env.reset(seed=0)[0], 0
+    calls = []
+    env.encoder.register_forward_hook(lambda *_: calls.append(1))
     for _ in range(40):
         np.testing.assert_allclose(codes, encoder(seen)[0], rtol=1e-4, atol=1e-5)
         assert codes in env.observation_space
         action = np.array([0, 1, 2])
         seen, _, terminated, _, told = plain.step(action)
+        calls.clear()
         codes, _, _, _, infos = env.step(action)
+        assert len(calls) == 1  # of all that is seen, last observations of episodes with it
         for i in np.flatnonzero(terminated) if same_step else ():
             expected = encoder(torch.from_numpy(told["final_obs"][i][None]))[0][0]
             np.testing.assert_allclose(infos["final_obs"][i], expected, rtol=1e-4, atol=1e-5)
@@ -465,6 +469,17 @@ def test_agents_that_cannot_learn_an_encoder_and_models_that_cannot_be_learned_a
             Encoder(built(name, **config), mode=mode)
     with pytest.raises(ValueError, match=r"encoder: unknown key 'mod'; did you mean 'mode'\?"):
         Encoder(frames_model(), mod="frozen")
+
+
+def test_a_replay_holds_codes_of_a_frozen_encoder_and_frames_of_one_that_learns():
+    settings = {"num_envs": 2, "learning_starts": 40, "compile": False}
+    env = EncodeObservation(catch(2), Encoder(frames_model()))
+    frozen = mpagents.make_agent("dqn", env, **settings)
+    learning = mpagents.make_agent("dqn", catch(2), encoder=Encoder(frames_model(), mode="finetune"), **settings)
+    list(frozen.train(env, 60)), list(learning.train(catch(2), 60))
+    (codes,), (x,) = frozen.replay.rings.values(), learning.replay.rings.values()
+    assert codes.dtype == np.float32 and codes.shape[1:] == (3,)
+    assert x.dtype == np.uint8 and math.prod(x.shape[1:]) == math.prod(SHAPE)
 
 
 def test_normalised_observations_leave_what_the_encoder_sees():
