@@ -216,7 +216,8 @@ def _blank(entry: EncoderEntry, config_class: type, env: EnvironmentSpec, spaces
     obs = rng.integers(0, 2, (n, *leaf.shape)) * high if pictures else rng.standard_normal((n, *leaf.shape))
     obs = obs.astype(leaf.dtype)
     if pictures:
-        obs[0] = _begun(env)[0] if entry.written.key is None else _begun(env)[0][entry.written.key]  # they may hold greys
+        begun, key = _begun(env)[0], entry.written.key
+        obs[0] = begun if key is None else begun[key]  # frames may hold greys
     x = seen(entry.written, config_class, obs)
     discrete = isinstance(spaces.action, Discrete)
     action = np.zeros(n, np.int32) if discrete else np.zeros((n, flatdim(spaces.action)), np.float32)

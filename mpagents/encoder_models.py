@@ -1,8 +1,11 @@
-"""What an encoder has to know of a generative model: the form of its data, whether it remembers, where a flow's scales part."""
+"""What an encoder has to know of a generative model: the form of its data, whether it remembers, and what its loss needs."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
+from torch import Tensor
 
 
 def datum_shape(model: Any) -> tuple[int, ...]:
@@ -36,3 +39,13 @@ def coarsest_size(model: Any, size: int) -> int:
     if not num_splits:
         raise ValueError(f"coarsest is of flows over frames with several scales; expected one, got {type(model).__name__}")
     return size >> num_splits
+
+
+@torch.no_grad()
+def check_loss(model: Any, x: Tensor, what: str) -> None:
+    """Raises ValueError where the model's loss on data x alone can't be had: it learns of labels, or of texts."""
+    try:
+        model.loss({"x": x}, generator=torch.Generator(x.device))
+    except ValueError as error:
+        needs = f"its loss needs more than observations ({error})"
+        raise ValueError(f"{what}: {needs}; expected 'finetune' or 'frozen'") from error

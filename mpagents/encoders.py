@@ -36,7 +36,7 @@ import generative
 from generative.model import Batch, Metrics
 from mpagents.encoder_file import digest, metadata_of
 from mpagents.encoder_input import as_recorded, entry
-from mpagents.encoder_models import coarsest_size, datum_shape, is_recurrent
+from mpagents.encoder_models import check_loss, coarsest_size, datum_shape, is_recurrent
 from mpagents.results.files import write_atomically
 
 Mode = Literal["frozen", "finetune", "joint"]
@@ -200,12 +200,7 @@ class Encoder(nn.Module):
         if self.mode == "joint" and self.model.conditioned_on:
             raise ValueError(f"{what}: its loss needs {self.model.conditioned_on!r}; expected 'finetune' or 'frozen'")
         if self.mode == "joint":
-            try:
-                self.loss({"x": self.blank(2)}, generator=torch.Generator(self.mean.device))
-            except ValueError as error:
-                raise ValueError(
-                    f"{what}: its loss needs more than observations ({error}); expected 'finetune' or 'frozen'"
-                ) from error
+            check_loss(self.model, self.blank(2), what)
         names, parameters = zip(*self.model.named_parameters())
         with torch.enable_grad():
             codes = self._raw(self.blank(2), None, None)[0]
