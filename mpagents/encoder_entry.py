@@ -215,16 +215,16 @@ def _blank(entry: EncoderEntry, config_class: type, env: EnvironmentSpec, spaces
     high = int(leaf.high.max()) if pictures else 1
     obs = rng.integers(0, 2, (n, *leaf.shape)) * high if pictures else rng.standard_normal((n, *leaf.shape))
     obs = obs.astype(leaf.dtype)
+    begun, info = _begun(env) if pictures or data.target is not None else (None, {})
     if pictures:
-        begun, key = _begun(env)[0], entry.written.key
-        obs[0] = begun if key is None else begun[key]  # frames may hold greys
+        obs[0] = begun if entry.written.key is None else begun[entry.written.key]  # frames may hold greys
     x = seen(entry.written, config_class, obs)
     discrete = isinstance(spaces.action, Discrete)
     action = np.zeros(n, np.int32) if discrete else np.zeros((n, flatdim(spaces.action)), np.float32)
     columns = {"x": x, "first": np.arange(n) == 0, "action": action, "reward": np.zeros(n, np.float32)}
     columns |= {name: np.zeros(n, bool) for name in ("terminated", "truncated")}
     if data.target is not None:
-        columns[data.target] = np.zeros((n, _state_size(env)), np.float32)
+        columns[data.target] = np.zeros((n, _state_size(env, info)), np.float32)
     reading = Reading(data.length, target=data.target)
     num_actions = int(spaces.action.n) if isinstance(spaces.action, Discrete) else None
     return _Blank(windows(columns, np.array([[0, n]]), reading, num_actions), high + 1 if pictures and x.ndim == 4 else None)
@@ -252,8 +252,7 @@ def _begun(env: EnvironmentSpec) -> tuple[Any, dict[str, Any]]:
     return begun
 
 
-def _state_size(env: EnvironmentSpec) -> int:
-    info = _begun(env)[1]
+def _state_size(env: EnvironmentSpec, info: dict[str, Any]) -> int:
     if "state" not in info:
         raise ValueError(f"data.target is 'state', and info of {env.id!r} has none")
     return int(np.size(info["state"]))

@@ -197,8 +197,6 @@ class Encoder(nn.Module):
             raise ValueError(f"{what}: recurrent models learn before the agent does, not with it; expected mode 'frozen'")
         if self.mode == "joint" and [player for player, _ in self.model.schedule] != ["model"]:
             raise ValueError(f"{what}: its players minimise losses of their own; expected 'finetune' or 'frozen'")
-        if self.mode == "joint" and self.model.conditioned_on:
-            raise ValueError(f"{what}: its loss needs {self.model.conditioned_on!r}; expected 'finetune' or 'frozen'")
         if self.mode == "joint":
             check_loss(self.model, self.blank(2), what)
         names, parameters = zip(*self.model.named_parameters())

@@ -455,12 +455,14 @@ def test_agents_that_cannot_learn_an_encoder_and_models_that_cannot_be_learned_a
         EncodeObservation(catch(1), Encoder(frames_model(), mode="finetune"))
     with pytest.raises(ValueError, match="an encoder takes a Box"):
         EncodeObservation(lake, Encoder(frames_model()))
+    with pytest.raises(ValueError, match="is a single environment; expected a vector one"):
+        mpagents.make_agent("dqn", gym.make("CartPole-v1"))
     latent = {"autoencoder": "vae", "autoencoder_config": {"shape": SHAPE, "latent": 2, "hidden": (4,)}}
     for name, config, mode, message in [
         ("latent_diffusion", {**latent, "diffusion": {"hidden": (8,)}}, "finetune", "no gradient goes through its codes"),
         ("lstm", RECURRENT["lstm"], "finetune", "recurrent models learn before the agent does"),
         ("gan", {"shape": SHAPE, "hidden": (4,)}, "joint", "its players minimise losses of their own"),
-        ("vae", {"shape": SHAPE, "hidden": (4,), "num_classes": 2}, "joint", "its loss needs 'label'"),
+        ("vae", {"shape": SHAPE, "hidden": (4,), "num_classes": 2}, "joint", "its loss needs more than observations"),
         *((name, config, "joint", "its loss needs more than observations") for name, config in LABELLED.items()),
         ("glow", {"shape": SHAPE, "num_steps": 1, "num_classes": 2}, "frozen", "has no `encode`"),
         ("world_model", {"shape": SHAPE, "action_size": 2}, "frozen", "WorldModel is a world model"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -268,6 +269,8 @@ def test_any_agent_trains_in_a_dream(kind, observes):
     steps = [step for step, _ in agent.train(env, 96)]
     assert steps[-1] == 96 and agent.parameters.isfinite().all() and not torch.equal(before, agent.parameters)
     assert [picture.shape for picture in env.render()] == [(8, 8, 3)] * 4
+    with pytest.raises(gymnasium.error.ResetNeeded, match="call env.reset"):
+        TorchVectorEnv(dream, 4).render()
 
 
 def test_actor_critic_learns_in_a_dream_what_holds_awake(walked):
