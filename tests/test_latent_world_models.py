@@ -269,7 +269,7 @@ def test_any_agent_trains_in_a_dream(kind, observes):
     steps = [step for step, _ in agent.train(env, 96)]
     assert steps[-1] == 96 and agent.parameters.isfinite().all() and not torch.equal(before, agent.parameters)
     assert [picture.shape for picture in env.render()] == [(8, 8, 3)] * 4
-    with pytest.raises(gymnasium.error.ResetNeeded, match="call env.reset"):
+    with pytest.raises(gymnasium.error.ResetNeeded, match=r"call env\.reset"):
         TorchVectorEnv(dream, 4).render()
 
 
