@@ -215,7 +215,10 @@ def _blank(entry: EncoderEntry, config_class: type, env: EnvironmentSpec, spaces
     high = int(leaf.high.max()) if pictures else 1
     obs = rng.integers(0, 2, (n, *leaf.shape)) * high if pictures else rng.standard_normal((n, *leaf.shape))
     obs = obs.astype(leaf.dtype)
-    begun, info = _begun(env) if pictures or data.target is not None else (None, {})
+    begun: Any = None
+    info: dict[str, Any] = {}
+    if pictures or data.target is not None:
+        begun, info = _begun(env)
     if pictures:
         obs[0] = begun if entry.written.key is None else begun[entry.written.key]  # frames may hold greys
     x = seen(entry.written, config_class, obs)
